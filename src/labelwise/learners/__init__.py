@@ -1,0 +1,1 @@
+"""Floor 4: encoders, heads and the one training loop."""

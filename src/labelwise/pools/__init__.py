@@ -1,0 +1,1 @@
+"""Floor 1: where items come from, with stable ids."""
