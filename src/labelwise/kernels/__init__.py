@@ -1,6 +1,34 @@
 """Floor 0: geometries and array algorithms. Nothing here knows of learning."""
 
+from labelwise.kernels.euclidean import Cosine, Euclidean
+from labelwise.kernels.farthest import farthest_first
+from labelwise.kernels.gemm import fast_mm, linear
+from labelwise.kernels.geometry import Chosen, Geometry, Points
+from labelwise.kernels.gradient import GradientEmbedding
+from labelwise.kernels.kmeans_plus_plus import kmeans_plus_plus
+from labelwise.kernels.lloyd import Clusters, kmeans
+from labelwise.kernels.neighbors import Neighbors, nearest_neighbors
 from labelwise.kernels.noise import Generator, derive, numpy_stream, torch_stream
 from labelwise.kernels.rows import Rows
 
-__all__ = ["Generator", "Rows", "derive", "numpy_stream", "torch_stream"]
+__all__ = [
+    "Chosen",
+    "Clusters",
+    "Cosine",
+    "Euclidean",
+    "Generator",
+    "Geometry",
+    "GradientEmbedding",
+    "Neighbors",
+    "Points",
+    "Rows",
+    "derive",
+    "farthest_first",
+    "fast_mm",
+    "kmeans",
+    "kmeans_plus_plus",
+    "linear",
+    "nearest_neighbors",
+    "numpy_stream",
+    "torch_stream",
+]

@@ -98,7 +98,7 @@ class Generator:
         salt = np.uint64(derive(self.seed, draw))
         with np.errstate(over="ignore"):
             bits = _mix(_mix(keys + salt * _GOLDEN) ^ salt)
-        return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        return _unit(bits)
 
     def exponential(
         self, rows: NDArray[np.int64] | int | None = None, draw: int = 0
@@ -113,32 +113,32 @@ class Generator:
         return -np.log(self.exponential(rows, draw))
 
     def arrivals(
-        self, count: int, size: int, draw: int = 0, part: int = 0
+        self, draws: NDArray[np.int64], count: int, size: int, start: int = 0
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Visits to the rows of a pool at unit rate each, as (gaps, rows).
 
-        Taken together, the visits of all parts form a Poisson process: the waiting time for
-        row i's first visit is a unit exponential, independent of every other row's. Whoever
-        divides each visit's time by a weight of its row and takes the smallest has drawn a row
-        with probability proportional to its weight, and needs to look only at early visits.
+        The visits of one draw form a Poisson process: the waiting time for row i's first visit
+        is a unit exponential, independent of every other row's. Whoever divides each visit's
+        time by a weight of its row and takes the smallest has drawn a row with probability
+        proportional to its weight, and needs to look only at early visits.
 
         Args:
-            count: how many visits.
+            draws: (B,) which processes; each is independent of the others.
+            count: how many visits of each.
             size: N, how many rows the pool has.
-            draw: which process.
-            part: which stretch of ``count`` visits of that process.
+            start: how many earlier visits to leave out.
 
         Returns:
-            gaps: (count,) time from the previous visit, mean 1 / N. rows: (count,) int64.
+            gaps: (B, count) time since the previous visit, mean 1 / N. rows: (B, count) int64.
         """
-        stream = np.arange(part * count, (part + 1) * count, dtype=np.uint64)
-        salt = np.uint64(derive(self.seed, "arrivals", draw))
+        salt = np.uint64(derive(self.seed, "arrivals"))
         with np.errstate(over="ignore"):
-            bits = _mix(stream * _GOLDEN + salt)
-            more = _mix(bits ^ salt)
-        unit = 2.0**-53
-        gaps = -np.log(((bits >> np.uint64(11)).astype(np.float64) + 0.5) * unit) / size
-        ranks = (((more >> np.uint64(11)).astype(np.float64) * unit) * size).astype(np.int64)
+            process = _mix(np.asarray(draws, dtype=np.uint64) * _GOLDEN + salt)[:, None]
+            visit = np.arange(start + 1, start + count + 1, dtype=np.uint64) * _GOLDEN
+            bits = _mix(process + visit[None])
+            more = _mix(bits ^ process)
+        gaps = -np.log(_unit(bits)) / size
+        ranks = np.minimum((_unit(more) * size).astype(np.int64), size - 1)
         if self._keys is None:
             return gaps, ranks
         return gaps, self._order[ranks]
@@ -166,6 +166,11 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
         x = (x ^ (x >> np.uint64(30))) * _FIRST
         x = (x ^ (x >> np.uint64(27))) * _SECOND
         return x ^ (x >> np.uint64(31))
+
+
+def _unit(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Numbers in the open interval (0, 1) from the top 53 bits."""
+    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
 def _keys(ids: NDArray[Any]) -> NDArray[np.uint64]:

@@ -72,6 +72,11 @@ class Rows:
             return self._array.device
         return torch.device("cpu")
 
+    @property
+    def is_file(self) -> bool:
+        """Whether the rows stay on disk and are read as they are asked for."""
+        return isinstance(self._array, np.memmap)
+
     def __len__(self) -> int:
         return self.shape[0]
 

@@ -1,0 +1,212 @@
+"""Vectors under the Euclidean distance, and directions under the cosine one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from labelwise.errors import InputError
+from labelwise.kernels.geometry import HOLD_BYTES, Geometry, Points, squared_norms
+from labelwise.kernels.rows import Rows
+
+_SAMPLE = 4096
+
+
+class Euclidean(Geometry):
+    """The rows of a matrix as points; squared distances in the matrix's own unit, squared.
+
+    When the points lie far from the origin compared with their spread, all are shifted by one
+    vector first: distances stay the same and cancellation goes away.
+
+    Args:
+        x: (N, D) numbers of any float or integer type: an array, a memory-mapped file, a
+            tensor on any device. Read in blocks, never converted whole unless that copy is
+            small (256 MB).
+        device: where to compute; where ``x`` is by default.
+
+    Raises:
+        InputError: not two-dimensional, or no columns.
+
+    >>> g = Euclidean([[0.0, 0.0], [3.0, 4.0]])
+    >>> g.squared_distances(g.block(0, 2), g.take(torch.tensor([1])))
+    tensor([[25.],
+            [ 0.]], dtype=torch.float64)
+    """
+
+    def __init__(self, x: Any, device: torch.device | str | None = None) -> None:
+        self._rows = x if isinstance(x, Rows) else Rows(x, "x")
+        self._check()
+        self._device = torch.device(device) if device is not None else self._rows.device
+        self.widths = (self._rows.shape[1],)
+        self._shift = self._far_from_origin()
+        self._held: Tensor | None = None
+        self._norms: Tensor | None = None
+        plain = self._shift is None and self._rows.dtype == torch.float32
+        if len(self) * self.widths[0] * 4 <= HOLD_BYTES or (plain and not self._on_disk()):
+            self._held = self._convert(self._rows.tensor()).contiguous()
+            self._norms = self._norms_of(self._held)
+
+    def _check(self) -> None:
+        if self._rows.ndim != 2 or self._rows.shape[1] == 0:
+            raise InputError(
+                f"{self._rows.name} must be (N, D) with D >= 1, got {self._rows.shape}"
+            )
+
+    def _on_disk(self) -> bool:
+        return self._rows.is_file or self._rows.device != self._device
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def device(self) -> torch.device:
+        """Where products are computed."""
+        return self._device
+
+    def block(self, start: int, stop: int) -> Points:
+        """Points ``start`` to ``stop`` (exclusive)."""
+        if self._held is not None and self._norms is not None:
+            return Points((self._held[start:stop],), self._norms[start:stop])
+        x = self._convert(self._rows.block(start, stop))
+        if self._norms is None:
+            return Points((x,), squared_norms(x))
+        return Points((x,), self._norms[start:stop])
+
+    def take(self, rows: Tensor) -> Points:
+        """A copy of the points in ``rows``."""
+        if self._held is not None and self._norms is not None:
+            rows = rows.to(self._device)
+            return Points((self._held[rows],), self._norms[rows])
+        x = self._convert(self._rows.take(rows))
+        return Points((x,), squared_norms(x))
+
+    def squared_norms(self) -> Tensor:
+        """(N,) float64; computed once."""
+        if self._norms is None:
+            self._norms = super().squared_norms()
+        return self._norms
+
+    def exact(self, rows: Tensor, others: Tensor) -> Tensor:
+        """Squared distances of pairs of rows, (P,) float64, from differences."""
+        step = max(1, (32 << 20) // (8 * self.widths[0]))
+        parts = [
+            (self._double(rows[i : i + step]) - self._double(others[i : i + step])).square_().sum(1)
+            for i in range(0, len(rows), step)
+        ]
+        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+    def shift(self, x: Tensor) -> Tensor:
+        """Vectors in the coordinates that points are multiplied in, (n, D) float64."""
+        x = x.to(self._device).double()
+        return x if self._shift is None else x - self._shift.double()
+
+    def unshift(self, x: Tensor) -> Tensor:
+        """Vectors back in the coordinates of the rows as given, (n, D) float64."""
+        return x.double() if self._shift is None else x.double() + self._shift.double()
+
+    def true_norms(self, rows: Tensor) -> Tensor:
+        """Squared norms of the rows as given, (n,) float64."""
+        step = max(1, (32 << 20) // (8 * self.widths[0]))
+        return torch.cat(
+            [self._double(rows[i : i + step]).square_().sum(1) for i in range(0, len(rows), step)]
+        )
+
+    def to_mean(self, rows: Tensor) -> Tensor:
+        """Squared distances to the mean of all points, (n,) float64."""
+        mean = self._mean()
+        step = max(1, (32 << 20) // (8 * self.widths[0]))
+        return torch.cat(
+            [
+                (self.take(rows[i : i + step]).factors[0].double() - mean).square_().sum(1)
+                for i in range(0, len(rows), step)
+            ]
+        )
+
+    def nearest_mean(self, rows: Tensor) -> int:
+        """The one of ``rows`` nearest the mean of all points; the lowest on a tie to 1e-12."""
+        mean = self._mean()
+        center = Points((mean.float()[None],), mean.square().sum()[None])
+        norms = self.squared_norms()
+        offsets = torch.cat([self.offsets(block, center)[:, 0] for _, block in self.blocks()])
+        near, slack = norms + offsets.double(), self.error * (norms + center.norms)
+        rows = rows.to(near.device)
+        reach = (near + slack)[rows].min()
+        return super().nearest_mean(rows[(near - slack)[rows] <= reach])
+
+    def _mean(self) -> Tensor:
+        total = torch.zeros(self.widths[0], dtype=torch.float64, device=self._device)
+        for _, points in self.blocks():
+            total += points.factors[0].sum(0, dtype=torch.float64)
+        return total / len(self)
+
+    def _convert(self, x: Tensor) -> Tensor:
+        """Stored rows as float32 near the origin, on the computing device."""
+        x = x.to(self._device, non_blocking=True)
+        if self._shift is None:
+            return x.float()
+        if x.dtype == torch.float64:
+            return (x - self._shift.double()).float()
+        return x.float() - self._shift
+
+    def _double(self, rows: Tensor) -> Tensor:
+        """Stored rows as float64, never shifted or rounded."""
+        return self._rows.take(rows).to(self._device).double()
+
+    def _norms_of(self, x: Tensor) -> Tensor:
+        return torch.cat(
+            [squared_norms(part) for part in x.split(self.block_size)]
+            or [torch.zeros(0, dtype=torch.float64, device=x.device)]
+        )
+
+    def _far_from_origin(self) -> Tensor | None:
+        """The mean of a few rows, if it is longer than their spread around it."""
+        if len(self) == 0:
+            return None
+        step = -(-len(self) // _SAMPLE)
+        sample = self._double(torch.arange(0, len(self), step))
+        mean = sample.mean(0)
+        spread = (sample - mean).square_().sum(1).mean()
+        return mean.float() if mean.square().sum() > spread else None
+
+
+class Cosine(Euclidean):
+    """Rows scaled to length one; the squared distance is ``2 - 2 cos``.
+
+    Args:
+        x: (N, D), as for `Euclidean`.
+        device: where to compute.
+
+    Raises:
+        InputError: a row of zeros, which has no direction; the message names it.
+
+    >>> g = Cosine([[2.0, 0.0], [0.0, 5.0]])
+    >>> g.exact(torch.tensor([0]), torch.tensor([1]))
+    tensor([2.], dtype=torch.float64)
+    """
+
+    def _convert(self, x: Tensor) -> Tensor:
+        unit = _unit(x.to(self._device))
+        if self._shift is None:
+            return unit.float()
+        return (unit - self._shift.double()).float()
+
+    def _double(self, rows: Tensor) -> Tensor:
+        return _unit(self._rows.take(rows).to(self._device))
+
+    def _check(self) -> None:
+        super()._check()
+        for start, block in self._rows.blocks():
+            zero = (block == 0).all(1)
+            if bool(zero.any()):
+                raise InputError(
+                    f"{self._rows.name}: row {start + int(zero.nonzero()[0])} is all zeros and "
+                    "has no direction; drop it or use the Euclidean distance"
+                )
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Rows scaled to length one in float64; a zero row stays zero."""
+    x = x.double()
+    return x / x.norm(dim=1, keepdim=True).clamp_(min=torch.finfo(torch.float64).tiny)

@@ -1,0 +1,187 @@
+"""What every geometry is: N points that answer inner products block by block.
+
+A point is a product of factors: a Euclidean point has one (its vector), a gradient embedding
+two (residual and embedding). An inner product of two points is the product of the inner
+products of their factors, so everything below is written once for all geometries.
+
+Distances come in two kinds. `Geometry.offsets` is fast single precision with a proven bound on
+its error (`Geometry.error`); `Geometry.exact` is float64 computed from differences. Kernels
+compute with the first and decide with the second.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from labelwise.kernels.gemm import SINGLE_ROUNDOFF, linear, single_roundoff
+
+HOLD_BYTES = 256 << 20
+"""A float32 copy of a pool is kept when it is no larger than this; else blocks are converted."""
+
+_NORM_CHUNK = 128
+
+
+class Chosen(NamedTuple):
+    """What a kernel picked: rows in pick order, and what each pick gained."""
+
+    rows: Tensor
+    gains: Tensor
+
+
+@dataclass(frozen=True)
+class Points:
+    """Some points of a geometry, ready to be multiplied.
+
+    Attributes:
+        factors: one (n, width) float32 tensor for each factor of the geometry.
+        norms: (n,) float64, squared norms.
+    """
+
+    factors: tuple[Tensor, ...]
+    norms: Tensor
+
+    def __len__(self) -> int:
+        return len(self.norms)
+
+    def __getitem__(self, rows: Tensor | slice) -> Points:
+        return Points(tuple(f[rows] for f in self.factors), self.norms[rows])
+
+    @staticmethod
+    def join(parts: list[Points]) -> Points:
+        """Several sets of points as one, in order."""
+        return Points(
+            tuple(torch.cat(columns) for columns in zip(*(p.factors for p in parts))),
+            torch.cat([p.norms for p in parts]),
+        )
+
+
+class Geometry(ABC):
+    """N points answering inner products and distances. Subclasses say what a point is."""
+
+    widths: tuple[int, ...]
+    """The width of each factor."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where products are computed."""
+
+    @abstractmethod
+    def block(self, start: int, stop: int) -> Points:
+        """Points ``start`` to ``stop`` (exclusive), by reference where they are in memory."""
+
+    @abstractmethod
+    def take(self, rows: Tensor) -> Points:
+        """A copy of the points in ``rows``: (n,) int64, any order."""
+
+    @abstractmethod
+    def exact(self, rows: Tensor, others: Tensor) -> Tensor:
+        """Squared distances of pairs, from differences, in float64.
+
+        Args:
+            rows, others: (P,) int64 row numbers; pair p is (rows[p], others[p]).
+
+        Returns:
+            (P,) float64; exactly 0 for equal points; the same whatever else is asked for.
+        """
+
+    @abstractmethod
+    def to_mean(self, rows: Tensor) -> Tensor:
+        """Squared distance of each of ``rows`` to the mean of all points, (n,) float64.
+
+        A constant may be missing, the same for every row.
+        """
+
+    def nearest_mean(self, rows: Tensor) -> int:
+        """The one of ``rows`` nearest the mean of all points; the lowest on a tie to 1e-12."""
+        distance = self.to_mean(rows)
+        tie = distance <= distance.min() + 1e-12 * distance.abs().max()
+        return int(rows[tie.cpu()].min())
+
+    @property
+    def error(self) -> float:
+        """kappa: computed squared distances are off by at most kappa (|x|^2 + |y|^2).
+
+        A dot product of width K in any order of summation is off by at most K u |x| |y|
+        (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1), products
+        of factors add their errors; norms are summed in chunks of 128; the rest covers the
+        rounding of stored values and of the final sums.
+        """
+        operand = single_roundoff(self.device)
+        widened = 4 * operand * len(self.widths) if operand > SINGLE_ROUNDOFF else 0.0
+        return (sum(self.widths) + _NORM_CHUNK + 24) * SINGLE_ROUNDOFF + widened
+
+    @property
+    def block_size(self) -> int:
+        """Rows a block holds: its factors fill about 8 MB (256 MB on an accelerator)."""
+        size = (8 << 20) if self.device.type == "cpu" else (256 << 20)
+        return max(256, min(16384, size // (4 * sum(self.widths))))
+
+    def blocks(self) -> Iterator[tuple[int, Points]]:
+        """All points in order, as pairs of the first row's number and a block."""
+        step = self.block_size
+        for start in range(0, len(self), step):
+            yield start, self.block(start, min(start + step, len(self)))
+
+    def squared_norms(self) -> Tensor:
+        """(N,) float64, of the points as multiplied: shifted, where the geometry shifts them."""
+        return torch.cat([points.norms for _, points in self.blocks()])
+
+    @abstractmethod
+    def true_norms(self, rows: Tensor) -> Tensor:
+        """Squared norms of the points as given, never shifted, (n,) float64."""
+
+    def largest(self, rows: Tensor) -> int:
+        """The one of ``rows`` with the largest squared norm; the lowest on a tie to 1e-12."""
+        norms = self.true_norms(rows)
+        return int(rows[(norms >= norms.max() * (1 - 1e-12)).cpu()].min())
+
+    def inner(self, block: Points, points: Points) -> Tensor:
+        """Inner products, (len(block), len(points)) float32."""
+        product = linear(block.factors[0], points.factors[0])
+        for mine, theirs in zip(block.factors[1:], points.factors[1:]):
+            product.mul_(linear(mine, theirs))
+        return product
+
+    def offsets(self, block: Points, points: Points) -> Tensor:
+        """Squared distances less the block's own norms: ``|y|^2 - 2 x.y``.
+
+        Returns:
+            (len(block), len(points)) float32. With |x|^2 added, off by at most `error` times
+            the sum of both squared norms.
+        """
+        norms = points.norms.float()
+        scaled = points.factors[-1] * -2
+        if len(self.widths) == 1:
+            return linear(block.factors[0], scaled, norms)
+        product = linear(block.factors[-1], scaled)
+        for mine, theirs in zip(block.factors[:-1], points.factors[:-1]):
+            product.mul_(linear(mine, theirs))
+        return product.add_(norms)
+
+    def squared_distances(self, block: Points, points: Points) -> Tensor:
+        """Squared distances, (len(block), len(points)) float64 >= 0; see `error`."""
+        return (self.offsets(block, points).double() + block.norms[:, None]).clamp_(min=0)
+
+
+def squared_norms(x: Tensor) -> Tensor:
+    """Squared norms of the rows of a float32 matrix, (n,) float64, summed in short chunks."""
+    width = x.shape[1]
+    whole = width - width % _NORM_CHUNK
+    total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    if whole:
+        chunks = x[:, :whole].unflatten(1, (-1, _NORM_CHUNK))
+        total += torch.einsum("ikj,ikj->ik", chunks, chunks).double().sum(1)
+    if width > whole:
+        rest = x[:, whole:]
+        total += torch.einsum("ij,ij->i", rest, rest).double()
+    return total

@@ -1,0 +1,183 @@
+"""Gradients of the last layer's loss as points, never built.
+
+Source: Ash, Zhang, Krishnamurthy, Langford & Agarwal, "Deep Batch Active Learning by Diverse,
+Uncertain Gradient Lower Bounds", ICLR 2020 (the embedding).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from labelwise.errors import InputError
+from labelwise.kernels.geometry import HOLD_BYTES, Geometry, Points, squared_norms
+from labelwise.kernels.rows import Rows
+
+
+class GradientEmbedding(Geometry):
+    """The gradient of cross-entropy with respect to a linear head, at the predicted label.
+
+    Point i is the outer product of a_i = p_i - onehot(argmax p_i), of C numbers, and the
+    embedding h_i, of D. Inner products are (a_i . a_j)(h_i . h_j): C + D numbers a point are
+    held, never C x D.
+
+    Args:
+        probs: (N, C) class distributions.
+        embeddings: (N, D) input of the head.
+        bias: whether the head's bias counts: then h_i is followed by a 1.
+        labels: (N,) int64 classes to take the gradient at instead of the predicted ones.
+        device: where to compute; where ``embeddings`` are by default.
+
+    Raises:
+        InputError: not two matrices of the same length.
+
+    >>> g = GradientEmbedding([[0.5, 0.5], [1.0, 0.0]], [[2.0, 0.0], [3.0, 1.0]])
+    >>> g.squared_norms()
+    tensor([2., 0.], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        probs: Any,
+        embeddings: Any,
+        bias: bool = False,
+        labels: Tensor | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self._probs = probs if isinstance(probs, Rows) else Rows(probs, "probs")
+        self._embeddings = (
+            embeddings if isinstance(embeddings, Rows) else Rows(embeddings, "embeddings")
+        )
+        p, h = self._probs.shape, self._embeddings.shape
+        if len(p) != 2 or len(h) != 2 or p[0] != h[0]:
+            raise InputError(
+                f"probs and embeddings must be (N, C) and (N, D) with the same N, got {p} and {h}"
+            )
+        self._device = torch.device(device) if device is not None else self._embeddings.device
+        self._bias = bias
+        self._labels = labels
+        self.widths = (p[1], h[1] + bias)
+        self._held: Points | None = None
+        if len(self) * sum(self.widths) * 4 <= HOLD_BYTES or self._is_plain():
+            self._held = self._gather(torch.arange(len(self)), whole=True)
+        self._norms: Tensor | None = self._held.norms if self._held is not None else None
+
+    def _is_plain(self) -> bool:
+        h = self._embeddings
+        return (
+            not self._bias
+            and h.dtype == torch.float32
+            and h.device == self._device
+            and not h.is_file
+            and len(self) * self.widths[0] * 4 <= HOLD_BYTES
+        )
+
+    def __len__(self) -> int:
+        return len(self._probs)
+
+    @property
+    def device(self) -> torch.device:
+        """Where products are computed."""
+        return self._device
+
+    def block(self, start: int, stop: int) -> Points:
+        """Points ``start`` to ``stop`` (exclusive)."""
+        if self._held is not None:
+            return self._held[start:stop]
+        return self._points(
+            self._residuals(self._probs.block(start, stop), slice(start, stop)),
+            self._with_bias(self._embeddings.block(start, stop)),
+        )
+
+    def take(self, rows: Tensor) -> Points:
+        """A copy of the points in ``rows``."""
+        if self._held is not None:
+            return self._held[rows.to(self._device)]
+        return self._gather(rows)
+
+    def squared_norms(self) -> Tensor:
+        """(N,) float64; computed once."""
+        if self._norms is None:
+            self._norms = super().squared_norms()
+        return self._norms
+
+    def exact(self, rows: Tensor, others: Tensor) -> Tensor:
+        """Squared distances of pairs of rows, (P,) float64, from differences of the factors.
+
+        With da and dh the differences of the factors, the squared distance is
+        ``|da|^2 |h_i|^2 + |a_j|^2 |dh|^2 + 2 (da . a_j)(h_i . dh)``.
+        """
+        step = max(1, (32 << 20) // (8 * sum(self.widths)))
+        parts = []
+        for i in range(0, len(rows), step):
+            a, h = self._double(rows[i : i + step])
+            b, k = self._double(others[i : i + step])
+            da, dh = a - b, h - k
+            near = da.square().sum(1) * h.square().sum(1)
+            far = b.square().sum(1) * dh.square().sum(1)
+            cross = 2 * (da * b).sum(1) * (h * dh).sum(1)
+            parts.append((near + far + cross).clamp_(min=0))
+        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+    def true_norms(self, rows: Tensor) -> Tensor:
+        """Squared norms, (n,) float64: gradients are never shifted, so a short list decides."""
+        norms = self.squared_norms().cpu()
+        near = norms[rows] >= norms[rows].max() * (1 - 2 * self.error)
+        a, h = self._double(rows[near])
+        found = norms[rows]
+        found[near] = (a.square().sum(1) * h.square().sum(1)).cpu()
+        return found
+
+    def to_mean(self, rows: Tensor) -> Tensor:
+        """Squared distances to the mean gradient, less its squared norm, (n,) float64."""
+        mean = torch.zeros(self.widths, dtype=torch.float64, device=self._device)
+        for _, points in self.blocks():
+            a, h = points.factors
+            mean += a.double().T @ h.double()
+        mean /= len(self)
+        parts = []
+        for i in range(0, len(rows), self.block_size):
+            a, h = self._double(rows[i : i + self.block_size])
+            norms = a.square().sum(1) * h.square().sum(1)
+            parts.append(norms - 2 * ((a @ mean) * h).sum(1))
+        return torch.cat(parts)
+
+    def _gather(self, rows: Tensor, whole: bool = False) -> Points:
+        if whole:
+            p, h = self._probs.tensor(), self._embeddings.tensor()
+        else:
+            p, h = self._probs.take(rows), self._embeddings.take(rows)
+        return self._points(self._residuals(p, rows), self._with_bias(h))
+
+    def _points(self, a: Tensor, h: Tensor) -> Points:
+        step = self.block_size
+        norms = [
+            squared_norms(a[i : i + step]) * squared_norms(h[i : i + step])
+            for i in range(0, len(a), step)
+        ]
+        empty = torch.zeros(0, dtype=torch.float64, device=self._device)
+        return Points((a, h), torch.cat(norms) if norms else empty)
+
+    def _residuals(
+        self, p: Tensor, rows: Tensor | slice, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """p - onehot(label), (n, C); the label is that of the largest probability."""
+        p = p.to(self._device)
+        residual = p.to(dtype, copy=True)
+        label = p.argmax(1) if self._labels is None else self._labels[rows].to(self._device)
+        residual.scatter_add_(
+            1, label[:, None], -torch.ones(len(p), 1, dtype=dtype, device=self._device)
+        )
+        return residual
+
+    def _with_bias(self, h: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        h = h.to(self._device).to(dtype)
+        if not self._bias:
+            return h.contiguous()
+        return torch.cat([h, torch.ones(len(h), 1, dtype=dtype, device=h.device)], 1)
+
+    def _double(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        a = self._residuals(self._probs.take(rows), rows, torch.float64)
+        return a, self._with_bias(self._embeddings.take(rows), torch.float64)
