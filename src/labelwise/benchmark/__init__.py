@@ -3,8 +3,10 @@
 from labelwise.benchmark.curves import Curve, aubc, labels_needed
 from labelwise.benchmark.efficiency import Efficiency, label_efficiency
 from labelwise.benchmark.plan import Plan, StrategyEntry, parse_strategies, parse_strategy
+from labelwise.benchmark.preparation import StrategyLike
 from labelwise.benchmark.progress import Event, Listener
 from labelwise.benchmark.results import TIMINGS, FullData, Results, schema
+from labelwise.benchmark.simulate import default_cache, simulate
 from labelwise.benchmark.statistics import (
     Comparison,
     Paired,
@@ -27,8 +29,10 @@ __all__ = [
     "Plan",
     "Results",
     "StrategyEntry",
+    "StrategyLike",
     "aubc",
     "compare",
+    "default_cache",
     "detectable_effect",
     "holm",
     "label_efficiency",
@@ -38,4 +42,5 @@ __all__ = [
     "parse_strategy",
     "schema",
     "signed_rank",
+    "simulate",
 ]

@@ -48,8 +48,10 @@ class Journal:
             self.records, end = parse(path)
             os.ftruncate(self._file, end)
             sync_folder(path.parent)
-        except BaseException:
+        except BaseException as error:
             os.close(self._file)
+            if isinstance(error, OSError):
+                raise _unwritable(path, error) from error
             raise
 
     def __enter__(self) -> Self:
@@ -157,8 +159,7 @@ def locked(folder: Path) -> Iterator[None]:
             ) from None
         except OSError as error:
             raise _unwritable(path, error) from error
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+        _sign(file, path)
         yield
     finally:
         os.close(file)
@@ -208,6 +209,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sign(file: int, path: Path) -> None:
+    """Leave this process's number in the lock file, for whoever finds it locked."""
+    try:
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def _checksum(text: str) -> str:

@@ -1,1 +1,37 @@
-"""Floor 5: query, annotate, fit, evaluate."""
+"""Floor 5: round = query -> annotate -> fit -> evaluate; resumable, for people and oracles."""
+
+from labelwise.loop.annotators import Annotator, Oracle
+from labelwise.loop.initial import random_initial, stratified_initial
+from labelwise.loop.rounds import COLD_EVIDENCE, Fitted, Loop, Round
+from labelwise.loop.shared import Provider, SharedEvidence
+from labelwise.loop.state import State
+from labelwise.loop.tasks import (
+    Balance,
+    Label,
+    SingleLabel,
+    Task,
+    accuracy,
+    class_balance,
+    macro_accuracy,
+)
+
+__all__ = [
+    "COLD_EVIDENCE",
+    "Annotator",
+    "Balance",
+    "Fitted",
+    "Label",
+    "Loop",
+    "Oracle",
+    "Provider",
+    "Round",
+    "SharedEvidence",
+    "SingleLabel",
+    "State",
+    "Task",
+    "accuracy",
+    "class_balance",
+    "macro_accuracy",
+    "random_initial",
+    "stratified_initial",
+]

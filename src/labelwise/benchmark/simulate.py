@@ -1,0 +1,387 @@
+"""Simulated annotation: what would each strategy have reached with the same labels?
+
+For every seed all strategies start from the same initial set, split and weights; whatever is
+drawn comes from a stream named for its purpose, so that one strategy's draws never shift
+another's. A finished round is on disk before the next one starts: a run that was killed goes on
+where it was, and ends in the same numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelwise.benchmark.journal import Journal, Record, locked
+from labelwise.benchmark.plan import Plan, StrategyEntry
+from labelwise.benchmark.preparation import Prepared, prepare
+from labelwise.benchmark.progress import Event, Listener, Pace, Step
+from labelwise.benchmark.results import (
+    JOURNAL,
+    TABLE,
+    Results,
+    from_records,
+    session,
+    session_changes,
+    write_table,
+)
+from labelwise.errors import ResultsError
+from labelwise.kernels import Rows, derive
+from labelwise.learners import Encoder, Learner
+from labelwise.learners.encoding import encode_data
+from labelwise.loop import (
+    Loop,
+    Oracle,
+    Provider,
+    Round,
+    SingleLabel,
+    State,
+    random_initial,
+    stratified_initial,
+)
+
+if TYPE_CHECKING:
+    from labelwise.benchmark.preparation import StrategyLike
+    from labelwise.pools import Data
+
+
+def simulate(
+    data: Data,
+    *,
+    strategies: str | Sequence[StrategyLike],
+    initial: int,
+    batch: int,
+    rounds: int,
+    seeds: int | Sequence[int] = 5,
+    out: str | os.PathLike[str],
+    learner: str | Learner | None = None,
+    encoder: str | Encoder | None = None,
+    initial_set: Literal["random", "stratified"] = "random",
+    samples: int = 10,
+    full: bool = True,
+    primary: Literal["area", "final"] = "area",
+    cache: str | os.PathLike[str] | None = None,
+    memory: int | str | None = None,
+    progress: Listener | None = None,
+) -> Results:
+    """Compare strategies on labeled data, as if the labels were still to be paid for.
+
+    Run the same call again after an interruption of any kind: finished rounds are not redone,
+    and every column but the timings is what an uninterrupted run would have written.
+
+    Args:
+        data: items with labels and a test set, see `open_data`.
+        strategies: names with options, ``"random,badge:first=uniform"``, or a sequence of such
+            texts, of strategies, or of functions.
+        initial: labels given before the first query; 0 is a cold start, for strategies that
+            need no model.
+        batch: labels asked for in a round.
+        rounds: queries. Round 0 is the initial set's, so curves have ``rounds + 1`` points.
+        seeds: how many repetitions (seeds 0, 1, ...), or the seeds themselves.
+        out: the results folder; created when absent.
+        learner: a name or a learner; by default the one for the kind of items.
+        encoder: a name or an encoder; by default the one for the kind of items.
+        initial_set: drawn at ``"random"``, or ``"stratified"`` by class.
+        samples: posterior samples, for strategies that use ``draws``.
+        full: also fit one model to the whole pool, as an upper line; leave it out where that
+            takes too long.
+        primary: the endpoint whose tests are corrected together, kept in the plan.
+        cache: folder of encodings, shared between runs; see `default_cache`.
+        memory: a query's bound, bytes or text such as ``"4GB"``.
+        progress: told of every step.
+
+    Returns:
+        The results, also in ``out/results.parquet`` (see `results.schema`).
+
+    Raises:
+        InputError: a plan that cannot be carried out, found before anything runs.
+        DataError: a missing label or test set, or a single class.
+        ResultsError: ``out`` holds another plan, is in use, damaged, or cannot be written.
+        ResourceError: the disk is full; what is finished is kept.
+    """
+    prepared = prepare(
+        data,
+        strategies=strategies,
+        learner=learner,
+        encoder=encoder,
+        initial=initial,
+        batch=batch,
+        rounds=rounds,
+        seeds=seeds,
+        initial_set=initial_set,
+        samples=samples,
+        full=full,
+        primary=primary,
+    )
+    folder = Path(out)
+    with locked(folder):
+        claim(folder, prepared.plan)
+        with Journal(folder / JOURNAL) as journal:
+            run = _Run(prepared, folder, journal, progress or _ignore, memory)
+            run.finish(default_cache() if cache is None else Path(cache))
+            results = from_records(folder, prepared.plan, journal.records)
+            if not (folder / TABLE).exists():
+                write_table(results)
+    run.tell("done", f"results in {folder / TABLE}")
+    return results
+
+
+def default_cache() -> Path:
+    """Where encodings are kept: ``$LABELWISE_CACHE``, or the user's cache folder."""
+    chosen = os.environ.get("LABELWISE_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelwise"
+
+
+def claim(folder: Path, plan: Plan) -> None:
+    """Make a folder this plan's own, or refuse it.
+
+    Raises:
+        ResultsError: it holds another plan, or a journal without one.
+    """
+    if (folder / "plan.json").exists():
+        plan.check_same(Plan.read(folder), folder)
+    elif (folder / JOURNAL).exists():
+        raise ResultsError(
+            f"{folder} has a {JOURNAL} but no plan.json to say what it is of: "
+            "choose another folder, or delete this one"
+        )
+    else:
+        plan.write(folder)
+
+
+@dataclass
+class _Run:
+    """One process's work on a results folder."""
+
+    prepared: Prepared
+    folder: Path
+    journal: Journal
+    listener: Listener
+    memory: int | str | None
+
+    def __post_init__(self) -> None:
+        self.plan, self.pace = self.prepared.plan, Pace()
+        self.task = SingleLabel(len(self.plan.data.classes))
+        self.ids = self.prepared.data.pool.ids
+        self.labels = dict(zip(self.ids, self.prepared.data.labels.tolist()))
+        self.done: dict[tuple[str, int, int], Record] = {}
+        for record in self.journal.records:
+            if record["kind"] == "round":
+                self._note_round(record)
+
+    def finish(self, cache: Path) -> None:
+        """Do every round that is not in the journal, and the full-data fit."""
+        total = len(self.todo())
+        missing_full = self.plan.full and not self._has("full")
+        if not total and not missing_full:
+            return
+        self._begin_session()
+        if self.done:
+            self.tell("resume", f"{len(self.done)} rounds found in {self.folder}, {total} to go")
+        inputs, test = self._encode(cache)
+        for seed in self.plan.seeds:
+            self._run_seed(self._loop(inputs, test, seed))
+        if missing_full:
+            self._fit_everything(self._loop(inputs, test, derive(self.plan.seeds[0], "full")))
+
+    def todo(self) -> list[tuple[str, int, int]]:
+        """Rounds that are not in the journal, as (strategy, seed, round), in running order."""
+        plan = self.plan
+        cells = (
+            (entry.label, seed, round_)
+            for seed in plan.seeds
+            for entry in plan.strategies
+            for round_ in range(plan.first_round, plan.rounds + 1)
+        )
+        return [cell for cell in cells if cell not in self.done]
+
+    def tell(self, step: Step, message: str, done: int | None = None, total: int = 0) -> None:
+        """Report an event; without numbers of its own it counts rounds."""
+        left = self.todo()
+        if done is None:
+            done, total = len(self.done), len(self.done) + len(left)
+        rounds = [(strategy, self.plan.labels_at(round_)) for strategy, _, round_ in left]
+        remaining = self.pace.remaining(rounds)
+        self.listener(Event(step, done, total, message, remaining))
+
+    def _encode(self, cache: Path) -> tuple[Rows, Rows]:
+        def items(done: int, total: int) -> None:
+            self.tell("encode", "encoding the items", done, total)
+
+        encoded = encode_data(
+            self.prepared.data,
+            self.prepared.encoder,
+            seed=self.plan.encoder_seed,
+            cache=cache,
+            progress=items,
+        )
+        assert encoded.test is not None  # `prepare` refuses data without a test set
+        if not self._has("encoding"):
+            self.journal.append({"kind": "encoding", "seconds": encoded.seconds})
+        return encoded.pool, encoded.test
+
+    def _loop(self, inputs: Rows, test: Rows, seed: int) -> Loop:
+        return Loop(
+            self.ids,
+            inputs,
+            self.prepared.learner,
+            self.task,
+            seed=seed,
+            test=(test, self.prepared.test_labels.tolist()),
+            samples=self.plan.samples,
+            rounds=self.plan.rounds,
+            memory=self.memory,
+        )
+
+    def _run_seed(self, loop: Loop) -> None:
+        """All strategies of one seed, from one initial fit that they share."""
+        open_cells = {(strategy, seed) for strategy, seed, _ in self.todo()}
+        entries = [e for e in self.plan.strategies if (e.label, loop.seed) in open_cells]
+        if not entries:
+            return
+        self.tell("start", f"seed {loop.seed}: initial fit to {self.plan.initial} labels")
+        start = loop.start(self._initial(loop.seed), Oracle(self.labels))
+        for entry in entries:
+            self._run_cell(loop, entry, start)
+
+    def _initial(self, seed: int) -> list[str]:
+        """Ids of the initial set of one seed."""
+        plan, every = self.plan, np.arange(len(self.ids))
+        if plan.initial_set == "stratified":
+            labels = self.prepared.data.labels
+            rows = stratified_initial(self.ids, every, plan.initial, labels=labels, seed=seed)
+        else:
+            rows = random_initial(self.ids, every, plan.initial, seed=seed)
+        return [self.ids[row] for row in rows]
+
+    def _run_cell(self, loop: Loop, entry: StrategyEntry, start: Round) -> None:
+        """The rounds of one strategy and seed that are still to do."""
+        if self.plan.initial and (entry.label, loop.seed, 0) not in self.done:
+            self._keep(entry, loop.seed, start)
+        current = self._restored(loop, entry, start)
+        strategy = self.prepared.strategies[entry.label]
+        providers = (_truth(self.prepared.data),) if strategy.simulation_only else ()
+        for _ in range(current.state.round, self.plan.rounds):
+            assert current.fitted is not None  # an oracle leaves nothing pending
+            current = loop.run_round(
+                current.state,
+                Oracle(self.labels),
+                strategy=strategy,
+                n=self.plan.batch,
+                fitted=current.fitted,
+                options=entry.options,
+                providers=providers,
+            )
+            self._keep(entry, loop.seed, current)
+
+    def _restored(self, loop: Loop, entry: StrategyEntry, start: Round) -> Round:
+        """The last finished round of a cell: its labels from the journal, its model fitted anew."""
+        cell = [
+            self.done[entry.label, loop.seed, round_]
+            for round_ in range(self.plan.first_round, self.plan.rounds + 1)
+            if (entry.label, loop.seed, round_) in self.done
+        ]
+        last = cell[-1] if cell else None
+        if last is None or last["round"] == 0:
+            again = start
+        else:
+            ids = tuple(item for record in cell for item in record["picked_ids"])
+            answers = tuple(self.labels[item] for item in ids)
+            again = loop.resume(State(ids, answers, round=last["round"]))
+        if last and any(last[name] != value for name, value in again.measures.items()):
+            self._note(
+                f"{entry.label}, seed {loop.seed}, round {last['round']}: fitted again, the model "
+                f"has accuracy {again.measures['accuracy']!r}, not {last['accuracy']!r} as before "
+                "the interruption; what follows may differ from an uninterrupted run"
+            )
+        return again
+
+    def _keep(self, entry: StrategyEntry, seed: int, result: Round) -> None:
+        """Write a finished round to the journal."""
+        assert result.fitted is not None
+        round_ = result.state.round
+        scores = result.scores
+        record: Record = {
+            "kind": "round",
+            "strategy": entry.label,
+            "seed": seed,
+            "round": round_,
+            "initial": self.plan.initial,
+            "labels": len(result.state.ids),
+            **result.measures,
+            "class_balance": result.balance.balance,
+            "class_counts": list(result.balance.counts),
+            "select_seconds": result.select_seconds,
+            "train_seconds": result.fitted.seconds,
+            "evaluate_seconds": result.evaluate_seconds,
+            "picked_ids": list(result.picked),
+            "picked_scores": None if scores is None else [float(score) for score in scores],
+            "learner": self.prepared.learner.name,
+        }
+        self.journal.append(record)
+        self._note_round(record)
+        self.tell(
+            "round",
+            f"seed {seed}, {entry.label}, round {round_}: {record['labels']} labels, "
+            f"accuracy {record['accuracy']:.4f}",
+        )
+
+    def _fit_everything(self, loop: Loop) -> None:
+        self.tell("full", f"fit to all {len(self.ids)} labels")
+        state = State(tuple(self.ids), tuple(self.labels[item] for item in self.ids))
+        result = loop.resume(state)
+        assert result.fitted is not None
+        record = {
+            "kind": "full",
+            "learner": self.prepared.learner.name,
+            "labels": len(state.ids),
+            **result.measures,
+            "train_seconds": result.fitted.seconds,
+            "seed": self.plan.seeds[0],
+        }
+        self.journal.append(record)
+
+    def _begin_session(self) -> None:
+        """Leave versions and machine in the journal; say so when they are not the first ones."""
+        new = session()
+        first = next((r for r in self.journal.records if r["kind"] == "session"), None)
+        self.journal.append(new)
+        changes = [] if first is None else list(session_changes(first, new))
+        if changes:
+            self._note(
+                f"resumed under other conditions ({'; '.join(changes)}): "
+                "rounds from here on need not be bit-identical to an uninterrupted run"
+            )
+
+    def _note(self, text: str) -> None:
+        self.journal.append({"kind": "note", "text": text})
+        self.tell("note", text)
+
+    def _note_round(self, record: Record) -> None:
+        key = (record["strategy"], record["seed"], record["round"])
+        self.done[key] = record
+        fit = record["train_seconds"] + record["evaluate_seconds"]
+        self.pace.observe(key[0], record["labels"], query=record["select_seconds"], fit=fit)
+
+    def _has(self, kind: str) -> bool:
+        return any(record["kind"] == kind for record in self.journal.records)
+
+
+def _truth(data: Data) -> Provider:
+    """What only an oracle knows, for the strategies that say so."""
+
+    def oracle_labels() -> NDArray[np.int64]:
+        return data.labels
+
+    return oracle_labels
+
+
+def _ignore(event: Event) -> None:
+    """Nobody is listening."""

@@ -1,0 +1,341 @@
+"""The loop: round = query -> annotate -> fit -> evaluate, for people and oracles alike.
+
+A `Loop` holds what does not change; a `State` is what does, and goes in and comes out. Labels come
+from an `Annotator`, which may answer later: a round whose answers are not all in stops there, and
+the same call takes it up again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from labelwise.errors import InputError
+from labelwise.evidence import check
+from labelwise.kernels import Rows, derive
+from labelwise.learners import Learner, Model
+from labelwise.learners.evidence import model_evidence
+from labelwise.loop.annotators import Annotator
+from labelwise.loop.shared import Provider, SharedEvidence
+from labelwise.loop.state import State
+from labelwise.loop.tasks import Balance, Label, Task
+from labelwise.strategies import Picks, select
+
+if TYPE_CHECKING:
+    from labelwise.strategies import Strategy
+
+COLD_EVIDENCE = frozenset({"embeddings", "oracle_labels", "round", "rounds"})
+"""What a strategy may need before there is a model (embeddings: of an encoder with a matrix)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A model, and what strategies may ask of it.
+
+    Attributes:
+        model: None where nothing is labeled yet.
+        round: the round it was fitted in.
+        seconds: of the fit.
+        evidence: of the model over the pool, computed when a strategy first asks and then
+            kept: strategies that query the same model share it.
+    """
+
+    model: Model | None
+    round: int
+    seconds: float
+    evidence: SharedEvidence
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """One round, or as much of it as could be done.
+
+    Attributes:
+        state: after it.
+        picked: the ids asked for, in pick order.
+        scores: the strategy's scores of them, larger = asked first; None where it gives none.
+        balance: how evenly the answers of this round fall on the classes.
+        fitted: the model fitted to all labels; None while answers are missing.
+        measures: how good that model is on the test set, by measure; empty without either.
+        select_seconds: of the query with all evidence it used, also where another strategy
+            had computed it already.
+        evaluate_seconds: of the prediction on the test set, and the measures.
+    """
+
+    state: State
+    picked: tuple[str, ...]
+    scores: NDArray[np.float64] | None
+    balance: Balance
+    fitted: Fitted | None
+    measures: Mapping[str, float] = field(default_factory=dict)
+    select_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether answers are missing, so that no model was fitted."""
+        return self.fitted is None
+
+
+class Loop:
+    """Everything a loop needs that does not change from round to round.
+
+    Args:
+        ids: (N,) the pool's ids.
+        inputs: (N, ...) the pool, encoded.
+        learner: fits the models, each from nothing: the model of a round depends on the labels,
+            the seed and the round alone, so a lost model can always be had again.
+        task: what a label is.
+        seed: of the run. The fit of round r draws from ``derive(seed, "fit", r)`` whatever the
+            strategy, a query from ``derive(seed, "strategy", r)``, which `select` splits further
+            by the strategy's name.
+        candidates: rows that may be asked for; every row by default.
+        test: (T, ...) encoded test items, and their labels in the task's form; without it
+            nothing is evaluated. Never within a strategy's reach.
+        samples: S, posterior samples where a strategy asks for ``draws``.
+        rounds: how many queries there will be, for strategies that ask; None when it is open.
+        memory: a query's bound, handed to `select`.
+
+    Raises:
+        InputError: lengths that do not fit, or a matrix of inputs that is not finite.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        inputs: Rows,
+        learner: Learner,
+        task: Task,
+        *,
+        seed: int = 0,
+        candidates: NDArray[np.int64] | None = None,
+        test: tuple[Rows, Sequence[Label]] | None = None,
+        samples: int = 10,
+        rounds: int | None = None,
+        memory: int | str | None = None,
+    ) -> None:
+        if len(ids) != len(inputs):
+            raise InputError(f"ids must be one a row of inputs: {len(ids)} ids, {len(inputs)} rows")
+        if test is not None and len(test[0]) != len(test[1]):
+            raise InputError(
+                f"test labels must be one a test row: {len(test[1])} labels, {len(test[0])} rows"
+            )
+        # On frozen features the embeddings are the inputs themselves: checked here once, they
+        # are not read through again in every round.
+        self.inputs: Rows = check("embeddings", inputs) if inputs.ndim == 2 else inputs
+        self.ids, self.learner, self.task = list(ids), learner, task
+        self.seed, self.samples, self.rounds, self.memory = seed, samples, rounds, memory
+        self._row = {item: row for row, item in enumerate(self.ids)}
+        every = np.arange(len(self.ids)) if candidates is None else candidates
+        self._candidates = np.unique(np.asarray(every, dtype=np.int64))
+        self._test = None if test is None else (test[0], task.target(test[1]))
+
+    def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """(n,) int64 positions in the pool of some ids.
+
+        Raises:
+            InputError: an id the pool does not have.
+        """
+        unknown = [item for item in ids if item not in self._row]
+        if unknown:
+            raise InputError(f"item {unknown[0]!r} is not in the pool of {len(self.ids)} items")
+        return np.array([self._row[item] for item in ids], dtype=np.int64)
+
+    def candidates(self, state: State) -> NDArray[np.int64]:
+        """(M,) int64 rows that may be asked for: neither labeled nor pending, ascending."""
+        taken = self.rows(state.ids + state.pending)
+        return np.setdiff1d(self._candidates, taken, assume_unique=True)
+
+    def query(
+        self,
+        state: State,
+        fitted: Fitted,
+        strategy: str | Strategy,
+        n: int,
+        *,
+        options: Mapping[str, Any] | None = None,
+        providers: Sequence[Provider] = (),
+    ) -> Picks:
+        """Let a strategy pick n candidates; the state is left to `State.ask`.
+
+        Args:
+            state: after the last round.
+            fitted: the model of that round.
+            strategy: a name, or a strategy.
+            n: how many.
+            options: the strategy's options.
+            providers: more evidence than the model's.
+
+        Raises:
+            InputError: what `select` refuses, such as n above the candidates left.
+        """
+        return select(
+            strategy,
+            n,
+            seed=derive(self.seed, "strategy", state.round + 1),
+            labeled=self.rows(state.ids),
+            labels=self.task.target(state.labels),
+            candidates=self.candidates(state),
+            memory=self.memory,
+            ids=self.ids,
+            providers=(*fitted.evidence.providers, *providers),
+            round=state.round,
+            rounds=self.rounds,
+            **(options or {}),
+        )
+
+    def annotate(self, state: State, annotator: Annotator) -> State:
+        """Ask for what is pending, and take in what is answered.
+
+        Raises:
+            InputError: a label the task refuses, or an answer nobody asked for.
+        """
+        if not state.pending:
+            return state
+        answers = annotator.annotate(state.pending)
+        checked = {item: self.task.check(item, label) for item, label in answers.items()}
+        return state.answer(checked)
+
+    def fit(self, state: State) -> Fitted:
+        """The model of a state, fitted from nothing; the same state gives the same model."""
+        start = time.perf_counter()
+        if not state.ids:
+            return Fitted(None, state.round, 0.0, SharedEvidence(_cold_evidence(self.inputs)))
+        rows = self.rows(state.ids)
+        model = self.learner.fit(
+            self.inputs,
+            torch.from_numpy(rows),
+            self.task.target(state.labels),
+            classes=self.task.classes,
+            seed=derive(self.seed, "fit", state.round),
+            unlabeled=self._unlabeled(rows),
+        )
+        seconds = time.perf_counter() - start
+        providers = model_evidence(
+            model,
+            self.inputs,
+            samples=self.samples,
+            seed=derive(self.seed, "draws", state.round),
+        )
+        return Fitted(model, state.round, seconds, SharedEvidence(providers))
+
+    def evaluate(self, fitted: Fitted) -> dict[str, float]:
+        """Measures of a model on the test set; empty without a test set or a model."""
+        if self._test is None or fitted.model is None:
+            return {}
+        inputs, target = self._test
+        return self.task.measures(fitted.model.predict(inputs), target)
+
+    def resume(self, state: State) -> Round:
+        """A finished round had again: the model and measures of a state with nothing pending.
+
+        Nothing is asked for; the round's picks are not known here, so they are left empty.
+
+        Raises:
+            InputError: items are pending.
+        """
+        self._nothing_pending(state)
+        return self._measured(state, (), self.task.balance(()))
+
+    def start(self, initial: Sequence[str], annotator: Annotator) -> Round:
+        """Round 0: label the initial set, fit, evaluate. An empty one is a cold start."""
+        return self.finish(State().ask(initial, initial=True), annotator)
+
+    def run_round(
+        self,
+        state: State,
+        annotator: Annotator,
+        *,
+        strategy: str | Strategy,
+        n: int,
+        fitted: Fitted,
+        options: Mapping[str, Any] | None = None,
+        providers: Sequence[Provider] = (),
+    ) -> Round:
+        """One whole round: query, annotate, fit, evaluate.
+
+        Args:
+            state: after the last round, nothing pending (else call `finish`).
+            annotator: gives the labels.
+            strategy: picks.
+            n: how many.
+            fitted: the model to query, of the last round.
+            options: the strategy's options.
+            providers: more evidence than the model's.
+
+        Returns:
+            The round; `Round.waiting` when the annotator left items open, which `finish` takes
+            up again later.
+
+        Raises:
+            InputError: items are pending, or what `query` and `annotate` refuse.
+        """
+        self._nothing_pending(state)
+        fitted.evidence.owed()
+        start = time.perf_counter()
+        picks = self.query(state, fitted, strategy, n, options=options, providers=providers)
+        seconds = time.perf_counter() - start + fitted.evidence.owed()
+        asked = state.ask([self.ids[row] for row in picks.rows])
+        return self.finish(asked, annotator, scores=picks.scores, select_seconds=seconds)
+
+    def finish(
+        self,
+        state: State,
+        annotator: Annotator,
+        *,
+        scores: NDArray[np.float64] | None = None,
+        select_seconds: float = 0.0,
+    ) -> Round:
+        """The rest of a round whose items have been asked for: annotate, fit, evaluate.
+
+        Args:
+            state: with its pending items.
+            annotator: gives the labels.
+            scores: of the pending items, handed through to the round.
+            select_seconds: handed through to the round.
+        """
+        before, picked = len(state.ids), state.pending
+        state = self.annotate(state, annotator)
+        balance = self.task.balance(state.labels[before:])
+        if state.pending:
+            return Round(state, picked, scores, balance, None, select_seconds=select_seconds)
+        done = self._measured(state, picked, balance)
+        return replace(done, scores=scores, select_seconds=select_seconds)
+
+    def _measured(self, state: State, picked: tuple[str, ...], balance: Balance) -> Round:
+        """Fit and evaluate."""
+        fitted = self.fit(state)
+        start = time.perf_counter()
+        measures = self.evaluate(fitted)
+        seconds = time.perf_counter() - start
+        return Round(state, picked, None, balance, fitted, measures, evaluate_seconds=seconds)
+
+    def _nothing_pending(self, state: State) -> None:
+        if state.pending:
+            raise InputError(
+                f"{len(state.pending)} items of round {state.round} wait for labels, such as "
+                f"{state.pending[0]!r}: finish that round or drop them first"
+            )
+
+    def _unlabeled(self, labeled: NDArray[np.int64]) -> Tensor:
+        rest = np.setdiff1d(np.arange(len(self.ids)), labeled, assume_unique=True)
+        return torch.from_numpy(rest)
+
+
+def _cold_evidence(inputs: Rows) -> tuple[Provider, ...]:
+    """What strategies may ask before there is a model: the encoding, where it is a matrix."""
+    if inputs.ndim != 2:
+        return ()
+
+    def embeddings() -> Rows:
+        """The encoder's features."""
+        return inputs
+
+    return (embeddings,)

@@ -1,0 +1,97 @@
+"""What a loop knows between two steps, as plain data: all it needs to go on another day."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from labelwise.errors import InputError
+from labelwise.loop.tasks import Label
+
+
+@dataclass(frozen=True)
+class State:
+    """Who has been labeled, who has been asked for, and in which round.
+
+    Frozen: every step returns a new state. Items are named by id, never by row, so that a state
+    outlives a change of the pool's order.
+
+    Attributes:
+        ids: labeled items, in the order they were asked for.
+        labels: their labels, in the task's form.
+        pending: items asked for that have no label yet, in pick order.
+        round: rounds begun; 0 is the initial set.
+
+    >>> state = State().ask(["b", "a"]).answer({"a": 1})
+    >>> state.ids, state.labels, state.pending
+    (('a',), (1,), ('b',))
+    """
+
+    ids: tuple[str, ...] = ()
+    labels: tuple[Label, ...] = ()
+    pending: tuple[str, ...] = ()
+    round: int = 0
+
+    def ask(self, ids: Sequence[str], *, initial: bool = False) -> State:
+        """The state after a query.
+
+        Args:
+            ids: the items picked, in pick order.
+            initial: they are the initial set, of round 0; else a new round begins.
+
+        Raises:
+            InputError: an item is labeled, pending or named twice already.
+        """
+        known = set(self.ids) | set(self.pending)
+        for item in ids:
+            if item in known:
+                raise InputError(f"item {item!r} is labeled or asked for already, or named twice")
+            known.add(item)
+        return replace(
+            self, pending=self.pending + tuple(ids), round=self.round + (0 if initial else 1)
+        )
+
+    def answer(self, labels: Mapping[str, Label]) -> State:
+        """The state after some answers; who has none stays pending.
+
+        Raises:
+            InputError: an answer about an item that nobody asked for.
+        """
+        asked = set(self.pending)
+        stray = [item for item in labels if item not in asked]
+        if stray:
+            raise InputError(
+                f"item {stray[0]!r} has a label but is not among the {len(self.pending)} pending "
+                "items: answer only what was asked for"
+            )
+        new = [item for item in self.pending if item in labels]
+        return replace(
+            self,
+            ids=self.ids + tuple(new),
+            labels=self.labels + tuple(labels[item] for item in new),
+            pending=tuple(item for item in self.pending if item not in labels),
+        )
+
+    def drop_pending(self) -> State:
+        """The state with its pending items given up: they are candidates again."""
+        return replace(self, pending=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able values; `from_dict` reads it back."""
+        return {
+            "ids": list(self.ids),
+            "labels": list(self.labels),
+            "pending": list(self.pending),
+            "round": self.round,
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> State:
+        """The state that `to_dict` wrote."""
+        return cls(
+            tuple(record["ids"]),
+            tuple(record["labels"]),
+            tuple(record["pending"]),
+            int(record["round"]),
+        )
