@@ -10,6 +10,12 @@ from labelwise.learners.base import (
     StreamingEncoder,
     check_fit,
 )
+from labelwise.learners.encoding import Encoded, encode_data
+from labelwise.learners.evidence import model_evidence
+from labelwise.learners.mlp import MLP
+from labelwise.learners.network import Network, NetworkLearner, NetworkModel
+from labelwise.learners.objectives import CrossEntropy, Objective, Setting, Step, View
+from labelwise.learners.recipe import Recipe
 from labelwise.learners.registry import (
     default_encoder,
     default_learner,
@@ -18,20 +24,41 @@ from labelwise.learners.registry import (
     make_encoder,
     make_learner,
 )
+from labelwise.learners.resnet import ResNet18
+from labelwise.learners.saving import load_model, save_model
+from labelwise.learners.training import History, train
 
 __all__ = [
+    "MLP",
+    "CrossEntropy",
+    "Encoded",
     "Encoder",
+    "History",
     "Learner",
     "Model",
+    "Network",
+    "NetworkLearner",
+    "NetworkModel",
+    "Objective",
     "Outputs",
     "PosteriorModel",
     "Progress",
+    "Recipe",
+    "ResNet18",
+    "Setting",
+    "Step",
     "StreamingEncoder",
+    "View",
     "check_fit",
     "default_encoder",
     "default_learner",
+    "encode_data",
     "list_encoders",
     "list_learners",
+    "load_model",
     "make_encoder",
     "make_learner",
+    "model_evidence",
+    "save_model",
+    "train",
 ]

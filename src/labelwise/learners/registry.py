@@ -142,8 +142,9 @@ def _make(
             )
         return name
     family, _, member = name.partition(":")
+    positional: tuple[str, ...] = ()
     if name in entries:
-        entry, positional = entries[name], ()
+        entry = entries[name]
     elif family in families and member:
         entry, positional = families[family], (member,)
     elif family in families:
@@ -151,9 +152,7 @@ def _make(
     else:
         known = [*entries, *(f"{prefix}:<...>" for prefix in families)]
         raise InputError(f"no {role} is called {name!r}; {nearest(name, known)}")
-    made = _build(role, name, entry, positional, options)
-    made.name = name
-    return made
+    return _build(role, name, entry, positional, options)
 
 
 def _build(

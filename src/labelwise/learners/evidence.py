@@ -1,0 +1,79 @@
+"""The evidence that needs a model, as providers for the evidence graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from labelwise.errors import InputError
+from labelwise.kernels import Rows
+from labelwise.learners.base import Model, Outputs, PosteriorModel
+
+
+def model_evidence(
+    model: Model, inputs: Rows, *, samples: int = 10, seed: int
+) -> tuple[Callable[[], object], ...]:
+    """What a model can say about a pool, computed when a strategy asks for it.
+
+    One prediction over the pool serves logits, probs and embeddings. Only what the model has is
+    offered: no logits of a forest, no head of a model without one, no draws of a model without
+    a posterior. (A network that could draw but was fitted without dropout offers draws, and
+    asking for them says how to get them.)
+
+    Args:
+        model: a fitted model.
+        inputs: (N, ...) the pool, encoded as the model was fitted on.
+        samples: S, how many posterior samples ``draws`` holds.
+        seed: decides the samples.
+
+    Returns:
+        Functions without parameters, named for the evidence they give: ``logits`` (N, C),
+        ``probs`` (N, C), ``embeddings`` (N, D), ``draws`` (S, N, C), ``head_weight`` (C, D)
+        and ``head_bias`` (C,).
+
+    Raises:
+        InputError: ``samples`` below 1.
+    """
+    if samples < 1:
+        raise InputError(f"samples must be at least 1, got {samples}")
+
+    @cache
+    def outputs() -> Outputs:
+        return model.predict(inputs)
+
+    def probs() -> Tensor:
+        return outputs().probs
+
+    def embeddings() -> Rows | Tensor:
+        return outputs().embeddings
+
+    found: list[Callable[[], object]] = [probs, embeddings]
+    # One row tells whether there are logits, without a prediction of the whole pool.
+    if len(inputs) and model.predict(inputs, torch.zeros(1, dtype=torch.int64)).logits is not None:
+
+        def logits() -> Tensor | None:
+            return outputs().logits
+
+        found.append(logits)
+    if isinstance(model, PosteriorModel):
+
+        def draws() -> Tensor:
+            return model.draws(inputs, samples=samples, seed=seed)
+
+        found.append(draws)
+    if model.head_weight is not None:
+
+        def head_weight() -> Tensor | None:
+            return model.head_weight
+
+        found.append(head_weight)
+    if model.head_bias is not None:
+
+        def head_bias() -> Tensor | None:
+            return model.head_bias
+
+        found.append(head_bias)
+    return tuple(found)

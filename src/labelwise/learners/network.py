@@ -1,0 +1,286 @@
+"""Any torch network as a learner: how it is built, fitted, and asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from labelwise.errors import InputError
+from labelwise.kernels import Rows, derive
+from labelwise.learners.base import Outputs, check_fit
+from labelwise.learners.networks import (
+    adopt_dropout,
+    dropouts,
+    find_head,
+    isolated_random_state,
+    posterior_draws,
+    single,
+)
+from labelwise.learners.objectives import CrossEntropy, Objective, Tapped
+from labelwise.learners.recipe import Recipe, adapt, pick_device
+from labelwise.learners.training import Augment, History, autocast, train
+
+BLOCK_BYTES = 8 << 20
+"""Bytes of float32 inputs that a minibatch of a prediction holds."""
+
+Factory = Callable[[tuple[int, ...], int], nn.Module]
+"""Makes a network from the shape of one input row and the number of classes."""
+
+
+class NetworkModel:
+    """A fitted network.
+
+    Args:
+        network: gives (n, C) logits; its last linear layer is the head.
+        classes: C.
+        recipe: the recipe it was fitted by, for device and precision.
+        item_shape: the shape of an input row.
+        signature: the learner that made it.
+        history: what happened in the fit; None for a model that was loaded.
+
+    Attributes:
+        head_weight: (C, D) float32.
+        head_bias: (C,) float32, None for a head without.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        classes: int,
+        recipe: Recipe,
+        item_shape: tuple[int, ...],
+        signature: dict[str, Any],
+        history: History | None = None,
+    ) -> None:
+        self.network = network.to(pick_device(recipe.device)).eval()
+        self.classes = classes
+        self.recipe = recipe
+        self.item_shape = item_shape
+        self.signature = signature
+        self.history = history
+        self._head = find_head(network, classes)
+        bias = self._head.bias
+        self.head_weight: Tensor | None = self._head.weight.detach().float().cpu()
+        self.head_bias: Tensor | None = None if bias is None else bias.detach().float().cpu()
+
+    def predict(self, inputs: Rows, rows: Tensor | None = None) -> Outputs:
+        """Logits, probabilities and embeddings, in evaluation mode, minibatch by minibatch.
+
+        Args:
+            inputs: (N, ...) rows shaped as those that were fitted on.
+            rows: (n,) int64; None for all.
+
+        Returns:
+            float32 tensors on the CPU.
+
+        Raises:
+            InputError: rows of another shape.
+        """
+        count = self._check(inputs, rows)
+        logits = torch.empty(count, self.classes)
+        embeddings = torch.empty(count, self._head.in_features)
+        with torch.inference_mode(), Tapped(self.network, self._head) as forward:
+            for start, block in self._blocks(inputs, rows):
+                with autocast(self.recipe, block.device):
+                    given, seen = forward(block)
+                logits[start : start + len(block)] = given
+                embeddings[start : start + len(block)] = seen
+        return Outputs(logits, logits.softmax(1), embeddings)
+
+    def draws(self, inputs: Rows, *, samples: int, seed: int) -> Tensor:
+        """Class distributions of posterior samples by dropout.
+
+        A sample is a set of dropout masks, one entry of a mask per feature and the same for
+        every row; so ``draws[s]`` is one function for the whole pool, as BALD and its batch
+        forms assume.
+
+        Args:
+            inputs: (N, ...).
+            samples: S, at least 1.
+            seed: decides the masks, with the sample's number.
+
+        Returns:
+            (S, N, C) float32 on the CPU.
+
+        Raises:
+            InputError: the network has no dropout, or rows of another shape.
+
+        Source:
+            Gal & Ghahramani, "Dropout as a Bayesian Approximation", ICML 2016.
+        """
+        if not dropouts(self.network):
+            raise InputError(
+                "draws needs a network with dropout, and this one has none; fit one with "
+                "dropout, such as MLP(dropout=0.2)"
+            )
+        if samples < 1:
+            raise InputError(f"samples must be at least 1, got {samples}")
+        count = self._check(inputs, None)
+        probs = torch.empty(samples, count, self.classes)
+        with torch.inference_mode(), posterior_draws(self.network, seed) as choose:
+            for start, block in self._blocks(inputs, None):
+                for sample in range(samples):
+                    choose(sample)
+                    with autocast(self.recipe, block.device):
+                        logits = self.network(block)
+                    probs[sample, start : start + len(block)] = logits.float().softmax(1)
+        return probs
+
+    def _check(self, inputs: Rows, rows: Tensor | None) -> int:
+        if inputs.shape[1:] != self.item_shape:
+            raise InputError(
+                f"inputs must have rows of shape {self.item_shape}, as the model was fitted on, "
+                f"got {inputs.shape[1:]}"
+            )
+        return len(inputs) if rows is None else len(rows)
+
+    def _blocks(self, inputs: Rows, rows: Tensor | None) -> Any:
+        """Minibatches of the rows on the device, each with where it starts."""
+        device = self._head.weight.device
+        size = max(1, BLOCK_BYTES // (4 * max(1, torch.Size(self.item_shape).numel())))
+        if rows is None:
+            for start, block in inputs.blocks(size):
+                yield start, single(block.to(device))
+            return
+        for start in range(0, len(rows), size):
+            yield start, single(inputs.take(rows[start : start + size]).to(device))
+
+
+class NetworkLearner:
+    """What all learners of networks share: build from a stream, train, wrap.
+
+    Every fit starts from new weights. Continuing from the last round's saves time and costs
+    accuracy (Ash & Adams, "On Warm-Starting Neural Network Training", NeurIPS 2020), and it
+    would make a model depend on every round before it.
+
+    Args:
+        recipe: how it is trained.
+        objectives: what is minimized, summed; cross-entropy by default.
+    """
+
+    name = "network"
+
+    def __init__(self, recipe: Recipe, objectives: Sequence[Objective] = ()) -> None:
+        self.recipe = recipe
+        self.objectives = tuple(objectives) or (CrossEntropy(),)
+
+    def build(self, inputs: Rows, classes: int, seed: int) -> nn.Module:
+        """A new network for these inputs; its parameters depend on the seed alone."""
+        return self.empty(inputs.shape[1:], classes, seed)
+
+    def empty(self, item_shape: tuple[int, ...], classes: int, seed: int = 0) -> nn.Module:
+        """A new network before it has seen any data, to load weights into."""
+        raise NotImplementedError(f"{type(self).__name__} must make a network")
+
+    def augmentation(self, item_shape: tuple[int, ...]) -> Augment | None:
+        """What changes training minibatches; nothing by default."""
+        return None
+
+    def signature(self) -> dict[str, Any]:
+        """Everything that decides a fit besides data and seed."""
+        return {
+            "name": self.name,
+            "recipe": self.recipe.signature(),
+            "objectives": [objective.signature() for objective in self.objectives],
+        }
+
+    def fit(
+        self,
+        inputs: Rows,
+        rows: Tensor,
+        labels: Tensor,
+        *,
+        classes: int,
+        seed: int,
+        unlabeled: Tensor | None = None,
+    ) -> NetworkModel:
+        """Train a new network on the labeled rows; see `Learner.fit`.
+
+        Raises:
+            InputError: what `check_fit` and `train` refuse.
+        """
+        check_fit(inputs, rows, labels, classes)
+        network = self.build(inputs, classes, derive(seed, "weights"))
+        history = train(
+            network,
+            inputs,
+            rows,
+            labels,
+            classes=classes,
+            seed=seed,
+            recipe=self.recipe,
+            objectives=self.objectives,
+            unlabeled=unlabeled,
+            augment=self.augmentation(inputs.shape[1:]),
+        )
+        return self.wrap(network, inputs.shape[1:], classes, history)
+
+    def wrap(
+        self,
+        network: nn.Module,
+        item_shape: tuple[int, ...],
+        classes: int,
+        history: History | None = None,
+    ) -> NetworkModel:
+        """A trained network as a model."""
+        return NetworkModel(
+            network,
+            classes=classes,
+            recipe=self.recipe,
+            item_shape=item_shape,
+            signature=self.signature(),
+            history=history,
+        )
+
+
+class Network(NetworkLearner):
+    """A learner from any ``torch.nn.Module`` that ends in a linear layer.
+
+    Args:
+        factory: called as ``factory(item_shape, classes)``; returns a new network that turns
+            (n, *item_shape) inputs (fractions as float32, whole numbers as they are) into
+            (n, classes) logits. Its last ``torch.nn.Linear`` in
+            order of registration must give them: what that layer is given are the embeddings.
+            Whatever it draws from torch's global generator is seeded by the fit and leaves the
+            generator as it was. Its ``torch.nn.Dropout`` become `Dropout`.
+        name: stands for the factory in signatures; change it with the factory.
+        objectives: summed; cross-entropy by default.
+        augment: applied to training minibatches, as ``augment(inputs, generator)``.
+        recipe: fields of `Recipe` to change.
+
+    >>> def linear(shape, classes):
+    ...     return nn.Linear(shape[0], classes)
+    >>> learner = Network(linear, name="linear", learning_rate=0.1)
+    >>> inputs, rows = Rows(torch.eye(4)), torch.arange(4)
+    >>> model = learner.fit(inputs, rows, rows % 2, classes=2, seed=0)
+    >>> model.predict(inputs).probs.argmax(1)
+    tensor([0, 1, 0, 1])
+    """
+
+    def __init__(
+        self,
+        factory: Factory,
+        *,
+        name: str,
+        objectives: Sequence[Objective] = (),
+        augment: Augment | None = None,
+        **recipe: Any,
+    ) -> None:
+        super().__init__(adapt(Recipe(min_steps=300), recipe), objectives)
+        self.name = f"network:{name}"
+        self._factory = factory
+        self._augment = augment
+
+    def empty(self, item_shape: tuple[int, ...], classes: int, seed: int = 0) -> nn.Module:
+        """Call the factory with torch's global generator seeded, and put that back."""
+        with isolated_random_state(seed, torch.device("cpu")):
+            network = self._factory(item_shape, classes)
+        return adopt_dropout(network)
+
+    def augmentation(self, item_shape: tuple[int, ...]) -> Augment | None:
+        """The augmentation given."""
+        return self._augment
