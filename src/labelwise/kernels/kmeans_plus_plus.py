@@ -272,7 +272,7 @@ class _Sampler:
                 if ratio.min() < best:
                     best, winner = float(ratio.min()), int(rows[0][some[ratio.argmin()]])
             start, now = start + 1024, float(times[-1])
-            if now / top >= best:
+            if winner >= 0 and now >= best * top:
                 return winner
             if winner < 0 and (self._true(np.flatnonzero(cover.upper > 0)) <= 0).all():
                 return None

@@ -187,5 +187,7 @@ def _keys(ids: NDArray[Any]) -> NDArray[np.uint64]:
     values, first, counts = np.unique(keys, return_index=True, return_counts=True)
     if len(values) < len(keys):
         twice = int(first[counts > 1][0])
-        raise InputError(f"ids must be distinct, but {ids[twice]!r} (row {twice}) occurs again")
+        raise InputError(
+            f"ids must be distinct, but {ids.tolist()[twice]!r} (row {twice}) occurs again"
+        )
     return keys
