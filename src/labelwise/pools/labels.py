@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelwise.errors import DataError
+from labelwise.errors import DataError, InputError
 
 MANY = 1000
 """More distinct labels than this, in over half of the rows, are no classes."""
@@ -41,7 +41,7 @@ def number_labels(
     """
     import pyarrow as pa
 
-    names = _check_declared(declared)
+    names = None if declared is None else check_classes(declared)
     columns = [_plain(column) for column in columns]
     known = [column for column in columns if not pa.types.is_null(column.type)]
     if not known:
@@ -57,9 +57,15 @@ def number_labels(
     return [_map(column, number, part) for column, part in zip(columns, ids)], classes
 
 
-def _check_declared(declared: Sequence[str] | None) -> list[str] | None:
-    if declared is None:
-        return None
+def check_classes(declared: Sequence[str]) -> list[str]:
+    """Names of classes as a list of strings.
+
+    Raises:
+        InputError: one text instead of a list.
+        DataError: a name that occurs twice.
+    """
+    if isinstance(declared, str):
+        raise InputError(f"classes must be a list of names, got the text {declared!r}")
     names = [str(name) for name in declared]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)

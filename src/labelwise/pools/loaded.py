@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from labelwise.errors import DataError, InputError, nearest
-from labelwise.pools.base import Kind, Pool
+from labelwise.pools.base import KINDS, Kind, Pool
 from labelwise.pools.splits import Role
 
 Named = str | Literal[False] | None
@@ -38,11 +38,13 @@ class Wanted:
     skip: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what names no column.
+        """Refuse what names no column and no kind.
 
         Raises:
             InputError: names the argument and the value.
         """
+        if self.kind is not None and self.kind not in KINDS:
+            raise InputError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         for argument in ("label", "id", "split", "column"):
             value = getattr(self, argument)
             if not (value is None or isinstance(value, str) or value is False):

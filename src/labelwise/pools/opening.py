@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelwise.errors import DataError, InputError, nearest
+from labelwise.errors import DataError, nearest
 from labelwise.pools import foreign, torch_data
-from labelwise.pools.base import KINDS, Kind, Pool, check_ids, refuse_unreadable
+from labelwise.pools.base import Kind, Pool, check_ids, refuse_unreadable
 from labelwise.pools.columns import from_cells
 from labelwise.pools.data import Data
 from labelwise.pools.files import READERS, read_files
 from labelwise.pools.find import are_one, resolve, table_files
 from labelwise.pools.folders import read_folder
-from labelwise.pools.labels import number_labels
+from labelwise.pools.labels import check_classes, number_labels
 from labelwise.pools.loaded import Loaded, Named, Part, Wanted
 from labelwise.pools.numpy_files import array_pool, from_arrays, read_npy, read_npy_folder, read_npz
 from labelwise.pools.splits import Role, check_holdout, check_seed, hold_out
@@ -71,23 +71,26 @@ def open_data(
     (1, 8, 8, 3)
     """
     share, seed = check_holdout(holdout), check_seed(seed)
-    if kind is not None and kind not in KINDS:
-        raise InputError(f"kind must be one of the kinds of items, got {kind!r}; known: {KINDS}")
-    if isinstance(classes, str):
-        raise InputError(f"classes must be a list of names, got the text {classes!r}")
     wanted = Wanted(label, id, split, column, kind, skip_unreadable)
     loaded, name = _load(source, wanted)
+    if classes is not None:
+        loaded.classes = check_classes(classes)
+    return _assemble(loaded, name, wanted.skip, share, seed)
+
+
+def _assemble(loaded: Loaded, name: str, skip: bool, share: float, seed: int) -> Data:
+    """The data set from what was read: classes numbered, unreadable items out, a test set."""
     if "pool" not in loaded.parts:
         raise DataError(
             f"{name} has no items to pick from, only a {' and a '.join(loaded.parts)} split; "
             "call one split 'train', or say split=False"
         )
     check_ids([item for part in loaded.parts.values() for item in part.pool.ids])
-    labels, known = _number(loaded, classes if classes is not None else loaded.classes)
+    labels, known = _number(loaded)
     skipped = list(loaded.skipped)
     pools: dict[Role, Pool] = {}
     for found, part in loaded.parts.items():
-        pools[found], labels[found], bad = _readable(part.pool, labels[found], skip_unreadable)
+        pools[found], labels[found], bad = _readable(part.pool, labels[found], skip)
         skipped.extend(bad)
     notes = [*loaded.notes]
     if skipped:
@@ -107,16 +110,15 @@ def open_data(
     )
 
 
-def _number(
-    loaded: Loaded, declared: Sequence[str] | None
-) -> tuple[dict[Role, NDArray[np.int64]], list[str]]:
+def _number(loaded: Loaded) -> tuple[dict[Role, NDArray[np.int64]], list[str]]:
     import pyarrow as pa
 
     parts = loaded.parts
     columns = [
         pa.nulls(len(part.pool)) if part.labels is None else part.labels for part in parts.values()
     ]
-    numbered, classes = number_labels(columns, [part.pool.ids for part in parts.values()], declared)
+    ids = [part.pool.ids for part in parts.values()]
+    numbered, classes = number_labels(columns, ids, loaded.classes)
     return dict(zip(parts, numbered)), classes
 
 
