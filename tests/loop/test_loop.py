@@ -142,6 +142,20 @@ def test_only_candidates_are_asked_for(world):
         loop.query(done.state, done.fitted, "random", 60)
 
 
+def test_another_order_of_the_pool_asks_for_the_same_items(world):
+    order = np.random.default_rng(1).permutation(N)
+    loop = Loop(
+        [world.ids[row] for row in order],
+        Rows(world.x[order]),
+        world.learner,
+        SingleLabel(CLASSES),
+        seed=1,
+    )
+    for name in ("random", "margin", "badge"):
+        here = play(world, world.loop(), name, rounds=2).state
+        assert play(world, loop, name, rounds=2).state == here
+
+
 def test_people_may_answer_later(world):
     class Slow:
         def __init__(self):

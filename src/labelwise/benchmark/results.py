@@ -142,7 +142,9 @@ class Results:
     def complete(self) -> bool:
         """Whether every strategy has finished every round for every seed."""
         cells = len(self.plan.strategies) * len(self.plan.seeds)
-        return len(self.table) == cells * self.plan.points and bool(self.full) >= self.plan.full
+        return len(self.table) == cells * self.plan.points and (
+            bool(self.full) or not self.plan.full
+        )
 
     def curves(self, metric: str = "accuracy") -> dict[str, Curve]:
         """Learning curves of one measure, by strategy.

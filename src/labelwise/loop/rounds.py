@@ -132,6 +132,8 @@ class Loop:
         self.inputs: Rows = check("embeddings", inputs) if inputs.ndim == 2 else inputs
         self.ids, self.learner, self.task = list(ids), learner, task
         self.seed, self.samples, self.rounds, self.memory = seed, samples, rounds, memory
+        # Hashed once: a query over a million items would spend seconds on hashing their names.
+        self._keys = np.array([derive(0, item) for item in self.ids], dtype=np.int64)
         self._row = {item: row for row, item in enumerate(self.ids)}
         every = np.arange(len(self.ids)) if candidates is None else candidates
         self._candidates = np.unique(np.asarray(every, dtype=np.int64))
@@ -184,7 +186,7 @@ class Loop:
             labels=self.task.target(state.labels),
             candidates=self.candidates(state),
             memory=self.memory,
-            ids=self.ids,
+            ids=self._keys,
             providers=(*fitted.evidence.providers, *providers),
             round=state.round,
             rounds=self.rounds,

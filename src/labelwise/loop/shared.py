@@ -17,7 +17,8 @@ class SharedEvidence:
     """Providers whose answers are checked and kept, with what each cost.
 
     In a simulation all strategies query the same model first. Who asks first would pay for the
-    evidence of all, so `owed` says what the later ones were spared.
+    evidence of all, so `owed` says what the later ones were spared. (Where one prediction gives
+    several pieces of evidence, its time counts for the piece that was asked for first.)
 
     Args:
         providers: of one model over one pool; each is called at most once.
