@@ -87,24 +87,28 @@ class Cover:
             keep: rows whose bounds account for all centers already: they stay as they are.
         """
         kept = None if keep is None else (self.upper[keep], self.exact[keep])
-        while self.applied < len(self.centers):
-            stop = min(self.applied + CENTER_CHUNK, len(self.centers))
-            centers = self._points[self.applied : stop]
+        if self.applied < len(self.centers):
+            centers = self.points(self.applied)
             for start, block in self.geometry.blocks():
-                rows = slice(start, start + len(block))
-                self._tighten(rows, self.geometry.offsets(block, centers).amin(1), centers)
-            self.applied = stop
+                self._tighten(slice(start, start + len(block)), self._nearest(block, centers))
+            self.applied = len(self.centers)
         if keep is not None and kept is not None:
             self.upper[keep], self.exact[keep] = kept
 
     def refresh(self, rows: IntArray, points: Points) -> None:
         """Bring some rows up to date with the centers not yet applied to the pool."""
         if self.applied < len(self.centers):
-            centers = self.points(self.applied)
-            nearest = self.geometry.offsets(points, centers).amin(1)
-            self._tighten(rows, nearest, centers)
+            self._tighten(rows, self._nearest(points, self.points(self.applied)))
 
-    def _tighten(self, rows: slice | IntArray, nearest: Tensor, centers: Points) -> None:
+    def _nearest(self, points: Points, centers: Points) -> Tensor:
+        """Least offset of each point to some centers, a few of them at a time: (n,) float32."""
+        nearest = self.geometry.offsets(points, centers[:CENTER_CHUNK]).amin(1)
+        for start in range(CENTER_CHUNK, len(centers), CENTER_CHUNK):
+            some = centers[start : start + CENTER_CHUNK]
+            torch.minimum(nearest, self.geometry.offsets(points, some).amin(1), out=nearest)
+        return nearest
+
+    def _tighten(self, rows: slice | IntArray, nearest: Tensor) -> None:
         norms = self.norms[rows]
         near = nearest.double().cpu().numpy() + norms
         slack = self.error * (norms + self.largest)

@@ -11,7 +11,7 @@ from labelwise.errors import InputError
 from labelwise.kernels.geometry import HOLD_BYTES, Geometry, Points, squared_norms
 from labelwise.kernels.rows import Rows
 
-_SAMPLE = 4096
+_SAMPLE_NUMBERS = 1 << 22
 
 
 class Euclidean(Geometry):
@@ -164,7 +164,8 @@ class Euclidean(Geometry):
         """The mean of a few rows, if it is longer than their spread around it."""
         if len(self) == 0:
             return None
-        step = -(-len(self) // _SAMPLE)
+        count = max(64, min(4096, _SAMPLE_NUMBERS // self.widths[0]))
+        step = -(-len(self) // count)
         sample = self._double(torch.arange(0, len(self), step))
         mean = sample.mean(0)
         spread = (sample - mean).square_().sum(1).mean()
