@@ -1,0 +1,85 @@
+"""Values written on the command line: sizes, ``name=value`` pairs, threads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from labelwise.errors import InputError
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_BINARY = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?\s*", re.IGNORECASE)
+
+
+def parse_size(text: str | None) -> int | None:
+    """Bytes of a size such as ``4GB``, ``512MiB`` or ``1000000``; None stays None.
+
+    Raises:
+        InputError: it is no size.
+
+    >>> parse_size("4GB"), parse_size("1.5 GiB")
+    (4000000000, 1610612736)
+    """
+    if text is None:
+        return None
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise InputError(f"memory must be a size such as 4GB, 512MiB or 1000000, got {text!r}")
+    return int(float(found[1]) * (_UNITS | _BINARY)[(found[2] or "").upper()])
+
+
+def parse_pairs(pairs: Iterable[str], flag: str) -> dict[str, Any]:
+    """Options written ``name=value``, with values as what they look like.
+
+    ``true``, ``false``, ``none``, whole numbers and numbers are read as such, everything else
+    is text.
+
+    Args:
+        pairs: as written.
+        flag: the command-line option they came with, for messages.
+
+    Raises:
+        InputError: no ``=``, or a name given twice.
+
+    >>> parse_pairs(["first=uniform", "trials=3", "bias=true"], "--option")
+    {'first': 'uniform', 'trials': 3, 'bias': True}
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name.isidentifier():
+            raise InputError(f"{flag} must be written name=value, got {pair!r}")
+        if name in found:
+            raise InputError(f"{flag} {name} is given twice")
+        found[name] = _value(value.strip())
+    return found
+
+
+def _value(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def set_threads(threads: int | None) -> None:
+    """How many cores torch may use in this process.
+
+    Raises:
+        InputError: below 1.
+    """
+    if threads is None:
+        return
+    if threads < 1:
+        raise InputError(f"threads must be at least 1, got {threads}")
+    import torch
+
+    torch.set_num_threads(threads)

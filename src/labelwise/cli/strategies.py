@@ -1,0 +1,81 @@
+"""``labelwise strategies``: what there is to choose from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from labelwise.cli.output import emit_json, say
+
+if TYPE_CHECKING:
+    from labelwise.strategies.registry import Strategy
+
+
+def strategies(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Show one strategy in full.", show_default=False),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")] = False,
+) -> None:
+    """List the strategies: what each needs, its options and its source."""
+    from labelwise.strategies import get_strategy, list_strategies
+
+    if name is not None:
+        found = get_strategy(name)
+        emit_json(describe(found)) if json else _show(found)
+        return
+    known = list_strategies()
+    if json:
+        emit_json([describe(one) for one in known])
+        return
+    indent = 2 + max(len(one.name) for one in known)
+    for one in known:
+        options = "  ".join(f"{key}={value}" for key, value in one.options.items())
+        head = f"{one.name:<{indent}}{_needs(one)}"
+        say(f"{head:<{indent + 34}}  {options}".rstrip())
+        mark = "SIMULATION ONLY. " if one.simulation_only else ""
+        say(f"{'':<{indent}}{mark}{summary(one)} [{one.cite}]")
+    say()
+    say("Each line: evidence it needs, [evidence it can also use], options with their defaults.")
+    say("More on one: labelwise strategies NAME")
+
+
+def describe(one: Strategy) -> dict[str, Any]:
+    """A strategy as plain data."""
+    return {
+        "name": one.name,
+        "summary": summary(one),
+        "needs": list(one.needs),
+        "optional": list(one.optional),
+        "options": {key: _plain(value) for key, value in one.options.items()},
+        "source": one.cite,
+        "simulation_only": one.simulation_only,
+        "doc": one.doc,
+    }
+
+
+def summary(one: Strategy) -> str:
+    """The first sentence of a strategy's docstring, on one line."""
+    return " ".join(one.doc.split("\n\n")[0].split())
+
+
+def _show(one: Strategy) -> None:
+    mark = "  (simulation only: it sees the true labels)" if one.simulation_only else ""
+    say(f"{one.name}{mark}")
+    say(f"needs:   {_needs(one)}")
+    say(f"options: {', '.join(f'{key}={value}' for key, value in one.options.items()) or 'none'}")
+    say(f"source:  {one.cite}")
+    say()
+    say(one.doc)
+
+
+def _needs(one: Strategy) -> str:
+    needs = ", ".join(one.needs)
+    optional = f"[{', '.join(one.optional)}]" if one.optional else ""
+    return f"{needs} {optional}".strip() or "nothing"
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
