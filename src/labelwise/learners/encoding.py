@@ -161,21 +161,24 @@ def _write(
         if time.time() - left.stat().st_mtime > STALE_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    mapped: dict[str, NDArray[Any]] = {}
     try:
 
         def make(name: str, count: int) -> NDArray[Any]:
             assert isinstance(encoder, StreamingEncoder)
             shape = (count, *encoder.item_shape())
-            return _reserve(aside / f"{name}.npy", shape, encoder.dtype())
+            mapped[name] = _reserve(aside / f"{name}.npy", shape, encoder.dtype())
+            return mapped[name]
 
         files = {}
         for name, array in _encode(pools, encoder, seed, progress, make):
             path = aside / f"{name}.npy"
-            if isinstance(array, np.memmap) and array.filename == str(path):
-                array.flush()
+            out = mapped.pop(name, None)
+            if isinstance(out, np.memmap) and np.may_share_memory(out, array):
+                out.flush()
             else:
                 np.save(path, array, allow_pickle=False)
-            del array  # on some systems a file that is mapped cannot be moved
+            del array, out  # on some systems a file that is mapped cannot be moved
             files[name] = {"bytes": path.stat().st_size, "crc32": _checksum(path)}
         text = json.dumps({"made_by": recipe, "files": files}, indent=1)
         (aside / "encoding.json").write_text(text, encoding="utf-8")

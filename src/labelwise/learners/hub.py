@@ -1,23 +1,29 @@
 """Pretrained networks by name: timm for images, transformers for texts.
 
 Both libraries are optional and fetch weights when a name is first used. Without a network, give
-the path of weights in safetensors form; pickled weights are never read.
+the path of weights in safetensors form; a file of any other form is refused.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from labelwise.errors import DataError, InputError, MissingDependencyError
 from labelwise.learners.base import Progress
 from labelwise.learners.recipe import pick_device
+from labelwise.learners.torchvision_import import prepare_torchvision
 from labelwise.pools import ImagePool, Pool, TextPool
 
 
@@ -112,7 +118,7 @@ class Timm(_Pretrained):
         timm = _library("timm", "vision")
         if not timm.is_model(self.model):
             raise InputError(f"timm knows no model {self.model!r}; see timm.list_models()")
-        with _Loading(self.name, "weights='<file>.safetensors'"):
+        with _loading(self.name, "weights='<file>.safetensors'"):
             network = timm.create_model(self.model, pretrained=self.weights is None, num_classes=0)
             if self.weights is not None:
                 _load_weights(network, self.weights)
@@ -174,7 +180,7 @@ class Transformers(_Pretrained):
         """Load tokenizer and network. Nothing is learned from the pool."""
         _check_kind(self.name, pool, TextPool)
         library = _library("transformers", "text")
-        with _Loading(self.name, "the path of a folder with the network as its name"):
+        with _loading(self.name, "the path of a folder with the network as its name"):
             self._tokenizer = library.AutoTokenizer.from_pretrained(self.model)
             network = library.AutoModel.from_pretrained(self.model, use_safetensors=True)
         self._network = network.to(pick_device(self.device)).eval()
@@ -199,28 +205,20 @@ class Transformers(_Pretrained):
         return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
-class _Loading:
+@contextlib.contextmanager
+def _loading(name: str, instead: str) -> Iterator[None]:
     """Turns what a hub's library raises when it cannot load into one line."""
-
-    def __init__(self, name: str, instead: str) -> None:
-        self.name = name
-        self.instead = instead
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: object) -> None:
-        # Offline, libraries raise OSError, ValueError, RuntimeError or a network library's own
-        # kind, depending on version; what all have in common is that nothing was loaded.
-        if isinstance(error, Exception) and not isinstance(error, MissingDependencyError):
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(
-                f"encoder {self.name!r} cannot be loaded ({reason[:200]}); without a network give "
-                f"{self.instead}"
-            ) from error
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"encoder {name!r} cannot be loaded ({reason[:200]}); without a network give {instead}"
+        ) from error
 
 
 def _library(name: str, extra: str) -> Any:
+    prepare_torchvision()  # timm needs it, and transformers imports it where it is installed
     try:
         return importlib.import_module(name)
     except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
@@ -232,8 +230,6 @@ def _library(name: str, extra: str) -> Any:
 
 def _load_weights(network: nn.Module, path: str) -> None:
     """Weights from a file; those of a classifier on top are not needed and left out."""
-    from safetensors.torch import load_file
-
     if Path(path).suffix != ".safetensors":
         raise ValueError(f"weights must be a .safetensors file, got {path!r}")
     wanted = network.state_dict()
@@ -246,8 +242,6 @@ def _load_weights(network: nn.Module, path: str) -> None:
 
 def _stamp(path: str | None) -> str | None:
     """What identifies a weights file in a signature: a hash of its bytes."""
-    import hashlib
-
     if path is None:
         return None
     try:
