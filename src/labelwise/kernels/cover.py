@@ -171,7 +171,7 @@ def exact_nearest(
     for start in range(0, len(rows), limit):
         some = slice(start, start + limit)
         block = mine[some]
-        near = geometry.offsets(block, points).double() + block.norms[:, None]
+        near = _distances(geometry, block, points)
         slack = error * (block.norms[:, None] + points.norms)
         if before is not None:
             ahead = torch.from_numpy(before[some]).to(near.device)
@@ -185,6 +185,13 @@ def exact_nearest(
         best.scatter_reduce_(0, pair_row, distance, "amin")
         parts.append(best.cpu().numpy())
     return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _distances(geometry: Geometry, block: Points, points: Points) -> Tensor:
+    """Squared distances, (len(block), len(points)) float64; the smaller set is the one copied."""
+    if len(block) >= len(points):
+        return geometry.offsets(block, points).double() + block.norms[:, None]
+    return geometry.offsets(points, block).T.double() + points.norms
 
 
 def prepare(

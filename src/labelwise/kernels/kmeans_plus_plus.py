@@ -28,10 +28,10 @@ from labelwise.kernels.cover import (
 from labelwise.kernels.geometry import Chosen, Geometry
 from labelwise.kernels.noise import Generator
 
-BLOCK = 256
+BLOCK = 128
 """Picks between two products with the whole pool. Picks do not depend on it."""
 
-_LOOKED_AT = 4
+_LOOKED_AT = 6
 _VISITS = 1 << 18
 
 
