@@ -52,6 +52,24 @@ def test_a_number_missing_only_in_the_test_set_takes_the_mean():
     assert found == {"a": pytest.approx([0, 3])}
 
 
+def test_numbers_of_any_size_keep_their_digits():
+    largest = np.finfo(float).max
+    found = encoded(
+        {
+            "far": numbers(1e15, 1e15 + 1, 1e15 + 2),
+            "wide": numbers(-largest, 0, largest),
+            "tiny": numbers(0, 1e-310, 2e-310),
+        }
+    )
+    for values in found.values():
+        assert values == pytest.approx([-1.2247449, 0, 1.2247449], rel=1e-4, abs=1e-4)
+
+
+def test_a_number_far_outside_the_pool_stays_finite():
+    found = encoded({"a": numbers(0, 1e-300)}, test={"a": numbers(1e300, -1e300)})
+    assert found == {"a": [1e6, -1e6]}
+
+
 def test_categories_get_a_column_each_most_frequent_first():
     found = encoded({"c": words("x", "y", "y", "z")})
     assert found == {"c=y": [0, 1, 1, 0], "c=x": [1, 0, 0, 0], "c=z": [0, 0, 0, 1]}

@@ -13,13 +13,17 @@ from labelwise.errors import DataError, InputError
 from labelwise.learners.base import Progress
 from labelwise.pools import Column, Pool, TablePool
 
+FARTHEST = 1e6
+"""A number farther than this many standard deviations from the mean is put there."""
+
 
 class Table:
     """The encoder of tables. It learns from the pool's columns, never from a test set.
 
     A **number** is standardized by the mean and standard deviation of its known values; a
     missing one takes the mean, and a column with any missing in the pool gets a second column
-    that is 1 there. A **category** gets a column of 0 and 1 per level. Levels beyond the
+    that is 1 there; one farther than a million deviations from the mean is put there. A
+    **category** gets a column of 0 and 1 per level. Levels beyond the
     ``max_levels`` most frequent, and missing ones, share one last level, which is there when the
     pool has such a row; a level that the pool does not know has that level, or none. A column
     that is constant in the pool is dropped, and so is one whose categories are all different
@@ -124,22 +128,34 @@ class Table:
 
 @dataclass(frozen=True)
 class _Numbers:
-    """How a column of numbers is encoded; a scale of 0 drops the values."""
+    """How a column of numbers is encoded.
 
+    Values are placed in the range of the pool's (0 its lowest, 1 its highest) before they are
+    standardized, so neither large numbers nor large offsets lose digits.
+    """
+
+    low: float
+    half_range: float
     mean: float
-    scale: float
+    spread: float
     marks_missing: bool
     kind: str = "numeric"
 
+    @property
+    def varies(self) -> bool:
+        return self.half_range > 0
+
     def names(self, column: str) -> list[str]:
-        values = [column] if self.scale else []
+        values = [column] if self.varies else []
         return values + ([f"{column} is missing"] if self.marks_missing else [])
 
     def write(self, name: str, column: Column, pool: Pool, out: NDArray[Any]) -> None:
         _refuse_infinite(name, column, pool)
-        if self.scale:
-            known = np.where(column.missing, self.mean, column.values)
-            out[:, 0] = (known - self.mean) * self.scale
+        if self.varies:
+            with np.errstate(over="ignore"):  # an infinite result is cut like a large one
+                placed = (column.values / 2 - self.low / 2) / self.half_range
+            values = np.clip((placed - self.mean) / self.spread, -FARTHEST, FARTHEST)
+            out[:, 0] = np.where(column.missing, 0, values)
         if self.marks_missing:
             out[:, -1] = column.missing
 
@@ -177,14 +193,13 @@ def _fit_numbers(name: str, column: Column, pool: Pool) -> _Numbers:
     _refuse_infinite(name, column, pool)
     known = column.values[~column.missing]
     some = len(known) < len(column.values)
-    if len(known) == 0:
-        return _Numbers(0.0, 0.0, False)
-    # Divided first, so that a square of a large number does not overflow.
-    largest = max(float(np.abs(known).max()), np.finfo(float).tiny)
-    mean = float((known / largest).mean()) * largest
-    spread = float(np.sqrt(np.mean(np.square((known - mean) / largest)))) * largest
-    varies = known.min() < known.max() and spread > 0
-    return _Numbers(mean, 1 / spread if varies else 0.0, some)
+    low = float(known.min(initial=np.inf))
+    # Halves, because the range of finite numbers may not be finite.
+    half_range = float(known.max(initial=-np.inf)) / 2 - low / 2
+    if not half_range > 0:
+        return _Numbers(0.0, 0.0, 0.0, 1.0, some and len(known) > 0)
+    placed = (known / 2 - low / 2) / half_range
+    return _Numbers(low, half_range, float(placed.mean()), float(placed.std()), some)
 
 
 def _fit_categories(column: Column, max_levels: int) -> _Categories:
