@@ -1,1 +1,24 @@
-"""Floor 3: one idea a file."""
+"""Floor 3: one idea a file. Scores, pickers, and the strategies made of them.
+
+A score is in the module of its strategy's name: ``labelwise.strategies.margin.margin_scores``.
+"""
+
+from labelwise.strategies.memory import parse_memory
+from labelwise.strategies.picks import Picks
+from labelwise.strategies.registry import (
+    Strategy,
+    get_strategy,
+    list_strategies,
+    strategy,
+)
+from labelwise.strategies.selection import select
+
+__all__ = [
+    "Picks",
+    "Strategy",
+    "get_strategy",
+    "list_strategies",
+    "parse_memory",
+    "select",
+    "strategy",
+]

@@ -1,0 +1,56 @@
+"""BADGE: a batch that is uncertain and diverse, by k-means++ on loss gradients."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from labelwise.errors import InputError
+from labelwise.evidence import Rows, check
+from labelwise.kernels import Chosen, Generator, GradientEmbedding, kmeans_plus_plus
+from labelwise.strategies.registry import strategy
+
+
+@strategy(cite="Ash et al., ICLR 2020")
+def badge(
+    probs: Rows,
+    embeddings: Rows,
+    *,
+    n: int,
+    candidates: Tensor,
+    generator: Generator,
+    memory: int | None = None,
+    first: Literal["largest", "uniform"] = "largest",
+    bias: bool = False,
+) -> Chosen:
+    """Pick each next row with chances proportional to its squared distance to earlier picks.
+
+    Distances are between gradients of the last layer's loss at the predicted label: long
+    where the model is unsure, different where rows differ. Labeled rows play no part, as in
+    the paper. The N x C x D gradients are never built.
+
+    Args:
+        probs: (N, C).
+        embeddings: (N, D), the input of the last layer.
+        first: how to pick the first row: ``"largest"`` takes the longest gradient, as the
+            authors' code does; ``"uniform"`` draws it, as the paper's text says.
+        bias: whether the gradient includes the last layer's bias. The authors' does not.
+
+    Returns:
+        Rows in the order picked; the score of each is its squared distance to the nearest
+        earlier pick, infinity for the first.
+
+    Raises:
+        InputError: another ``first``.
+
+    Source:
+        Ash, Zhang, Krishnamurthy, Langford & Agarwal, "Deep Batch Active Learning by Diverse,
+        Uncertain Gradient Lower Bounds", ICLR 2020.
+    """
+    if first not in ("largest", "uniform"):
+        raise InputError(f'first must be "largest" or "uniform", got {first!r}')
+    geometry = GradientEmbedding(check("probs", probs), check("embeddings", embeddings), bias=bias)
+    return kmeans_plus_plus(
+        geometry, n, generator=generator, candidates=candidates, first=first, memory=memory
+    )

@@ -1,0 +1,49 @@
+"""k-means sampling: one row near the middle of each of n clusters."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from labelwise.evidence import Rows, check
+from labelwise.kernels import Chosen, Generator
+from labelwise.strategies.clusters import cluster
+from labelwise.strategies.pickers import round_robin
+from labelwise.strategies.registry import strategy
+
+
+@strategy(cite="Lloyd, IEEE Trans. Inf. Theory 1982; as a query, Bodo et al., JMLR W&CP 2011")
+def kmeans(
+    embeddings: Rows,
+    *,
+    n: int,
+    candidates: Tensor,
+    generator: Generator,
+    iterations: int = 100,
+) -> Chosen:
+    """Split the candidates into n clusters and pick the member nearest each center.
+
+    A member of one cluster is no member of another, so no row is picked twice. Where
+    candidates coincide some clusters stay empty; the others then give their second nearest
+    member, and so on, until there are n.
+
+    Args:
+        embeddings: (N, D). Holds a copy of the candidates' rows unless all are candidates.
+        iterations: at most so many of Lloyd's steps.
+
+    Returns:
+        Rows, the nearest to its center first among each cluster's first picks; the score is
+        minus the squared distance to the center.
+    """
+    points, rows = check("embeddings", embeddings), candidates.cpu()
+    found = cluster(points, n, generator=generator, candidates=rows, iterations=iterations)
+    nearness = torch.full((len(points),), -torch.inf, dtype=torch.float64)
+    groups = torch.zeros(len(points), dtype=torch.int64)
+    groups[rows] = found.assignment.cpu()
+    centers = found.centers.double()
+    for part in rows.split(points.block_size()):
+        # From differences: the kernel's own distances may be rounded by more than what tells
+        # two members apart.
+        gap = points.take(part).double() - centers[groups[part].to(centers.device)]
+        nearness[part] = -gap.square().sum(1).cpu()
+    return round_robin(nearness, groups, n=n, candidates=candidates, generator=generator)

@@ -1,0 +1,87 @@
+"""MASE: ask about the rows closest to a linear head's decision boundary, in feature space."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from labelwise.errors import InputError
+from labelwise.evidence import Rows, as_float, check
+from labelwise.kernels import Chosen, Generator
+from labelwise.strategies.pickers import Picker, pick
+from labelwise.strategies.registry import strategy
+
+
+def mase_scores(logits: Rows | Tensor, head_weight: Rows | Tensor) -> Tensor:
+    """Minus the distance from each embedding to the nearest decision boundary.
+
+    The shortest move of an embedding that changes the predicted class a has the length
+    ``min over c of (z_a - z_c) / |W_a - W_c|``. The embeddings themselves are not needed.
+
+    Args:
+        logits: (N, C), C >= 2.
+        head_weight: (C, D), the last layer's weight.
+
+    Returns:
+        (N,) float64 <= 0, in the embedding's unit. 0 is on a boundary; minus infinity where
+        all classes have the same weights. Larger = asked first.
+
+    Raises:
+        InputError: a single class, or shapes that do not fit.
+
+    Source:
+        Emam, Chu, Chiang, Czaja, Leapman, Goldblum & Goldstein, "Active Learning at the
+        ImageNet Scale", 2021.
+
+    >>> mase_scores(torch.tensor([[3.0, 1.0]]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    tensor([-1.], dtype=torch.float64)
+    """
+    rows, gaps = prepare_head(logits, head_weight)
+    return torch.cat([-distances(block, gaps)[0].amin(1) for _, block in rows.blocks()])
+
+
+def prepare_head(logits: Rows | Tensor, head_weight: Rows | Tensor) -> tuple[Rows, Tensor]:
+    """The logits checked, and the (C, C) float64 distances between the classes' weights."""
+    sizes: dict[str, tuple[int, str]] = {}
+    rows = check("logits", logits, sizes)
+    weight = check("head_weight", head_weight, sizes).tensor().double().to(rows.device)
+    if rows.shape[1] < 2:
+        raise InputError("there is no boundary between classes: logits has one column")
+    norms = (weight * weight).sum(1)
+    squared = norms[:, None] + norms - 2 * weight @ weight.T
+    # What rounding leaves between equal weights is not a distance.
+    squared[squared < 1e-14 * (norms[:, None] + norms)] = 0
+    return rows, squared.sqrt()
+
+
+def distances(logits: Tensor, gaps: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance of a block of rows to the boundary between the predicted and each other class.
+
+    Args:
+        logits: (B, C).
+        gaps: (C, C), distances between the classes' weights.
+
+    Returns:
+        (B, C) float64, infinity in the predicted class's own column and where two classes
+        have equal weights; (B,) int64 predicted classes, the lowest on a tie.
+    """
+    z = as_float(logits).double()
+    best = z.argmax(1)
+    reach = z.gather(1, best[:, None]) - z
+    gap = gaps[best]
+    return torch.where(gap > 0, reach / gap, torch.inf), best
+
+
+@strategy(cite="Emam et al., arXiv 2021")
+def mase(
+    logits: Rows,
+    head_weight: Rows,
+    *,
+    n: int,
+    candidates: Tensor,
+    generator: Generator,
+    picker: str | Picker = "top",
+) -> Chosen:
+    """The n candidates with the largest `mase_scores`, closest to a boundary first."""
+    scores = mase_scores(logits, head_weight)
+    return pick(scores, n=n, candidates=candidates, generator=generator, picker=picker)

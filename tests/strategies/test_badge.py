@@ -1,0 +1,70 @@
+"""BADGE against explicit gradients, which our kernel never builds."""
+
+import numpy as np
+import pytest
+
+from labelwise.strategies import select
+
+
+def gradients(probs, h, bias=False):
+    """The (N, C * D) matrix of last-layer gradients at the predicted label."""
+    residual = probs.astype(np.float64).copy()
+    residual[np.arange(len(probs)), probs.argmax(1)] -= 1
+    inputs = np.hstack([h, np.ones((len(h), 1))]) if bias else h
+    return (residual[:, :, None] * inputs[:, None, :]).reshape(len(probs), -1)
+
+
+@pytest.fixture
+def case():
+    rng = np.random.default_rng(0)
+    return rng.dirichlet(np.ones(4), size=60), rng.normal(size=(60, 5))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_first_pick_has_the_longest_gradient_and_scores_are_distances(case, bias):
+    probs, h = case
+    g = gradients(probs, h, bias)
+    picks = select("badge", 12, probs=probs, embeddings=h, bias=bias)
+    assert picks.rows[0] == (g**2).sum(1).argmax()
+    for i in range(1, 12):
+        distance = ((g[picks.rows[i]] - g[picks.rows[:i]]) ** 2).sum(1).min()
+        assert picks.scores[i] == pytest.approx(distance, rel=1e-5)
+
+
+def test_the_bias_changes_the_gradient():
+    probs = np.array([[0.5, 0.5], [0.9, 0.1]])
+    h = np.array([[0.1], [1.0]])
+    assert select("badge", 1, probs=probs, embeddings=h).rows.tolist() == [1]
+    assert select("badge", 1, probs=probs, embeddings=h, bias=True).rows.tolist() == [0]
+
+
+def test_the_second_pick_follows_the_squared_distance(case):
+    probs, h = case[0][:6], case[1][:6]
+    g = gradients(probs, h)
+    first = (g**2).sum(1).argmax()
+    law = ((g - g[first]) ** 2).sum(1)
+    law /= law.sum()
+    second = [select("badge", 2, probs=probs, embeddings=h, seed=s).rows[1] for s in range(600)]
+    np.testing.assert_allclose(np.bincount(second, minlength=6) / 600, law, atol=0.08)
+
+
+def test_a_uniform_first_pick_is_uniform(case):
+    probs, h = case[0][:4], case[1][:4]
+    rows = [
+        select("badge", 1, probs=probs, embeddings=h, first="uniform", seed=s).rows[0]
+        for s in range(500)
+    ]
+    np.testing.assert_allclose(np.bincount(rows, minlength=4) / 500, 0.25, atol=0.08)
+
+
+def test_labeled_rows_play_no_part(case):
+    probs, h = case
+    picks = select("badge", 5, probs=probs, embeddings=h, candidates=range(50))
+    again = select("badge", 5, probs=probs, embeddings=h, labeled=range(50, 60))
+    assert picks.rows.tolist() == again.rows.tolist()
+
+
+def test_a_model_that_is_sure_of_everything_still_gets_n_rows():
+    probs = np.zeros((20, 3))
+    probs[:, 1] = 1
+    assert len(set(select("badge", 20, probs=probs, embeddings=np.ones((20, 2))))) == 20

@@ -1,0 +1,123 @@
+"""MASE and BASE against loops over classes with explicit weight differences."""
+
+import numpy as np
+import pytest
+
+from labelwise.errors import InputError, ResourceError
+from labelwise.strategies import select
+from labelwise.strategies.base import base_distances
+from labelwise.strategies.mase import mase_scores
+
+
+@pytest.fixture
+def head():
+    rng = np.random.default_rng(0)
+    h, w = rng.normal(size=(90, 6)), rng.normal(size=(5, 6))
+    return h, w, rng.normal(size=5)
+
+
+def by_definition(logits, w):
+    """The (N, C) distances to each class's boundary, and the nearest of each row."""
+    found = np.empty_like(logits)
+    for i, z in enumerate(logits):
+        a = z.argmax()
+        for c in range(len(z)):
+            gap = np.linalg.norm(w[a] - w[c])
+            found[i, c] = (z[a] - z[c]) / gap if gap else np.inf
+        found[i, a] = np.inf
+        found[i, a] = found[i].min()
+    return found, found.min(1)
+
+
+def test_distances_are_their_definition(head):
+    h, w, b = head
+    logits = h @ w.T + b
+    distances, nearest = by_definition(logits, w)
+    np.testing.assert_allclose(base_distances(logits, w), distances, rtol=1e-9)
+    np.testing.assert_allclose(mase_scores(logits, w), -nearest, rtol=1e-9)
+
+
+def test_a_move_of_that_length_just_changes_the_prediction(head):
+    h, w, b = head
+    logits = h @ w.T + b
+    length = -mase_scores(logits, w).numpy()
+    a = logits.argmax(1)
+    flipped = {0.999: 0, 1.001: 0}
+    for share in flipped:
+        for i in range(len(h)):
+            ways = [w[c] - w[a[i]] for c in range(5) if c != a[i]]
+            moved = [h[i] + share * length[i] * way / np.linalg.norm(way) for way in ways]
+            flipped[share] += any((w @ m + b).argmax() != a[i] for m in moved)
+    assert flipped == {0.999: 0, 1.001: 90}
+
+
+def test_mase_is_not_the_probability_margin():
+    w = np.array([[10.0, 0.0], [-10.0, 0.0], [9.9, 0.0]])
+    logits = np.array([[2.0, 1.0, 0.0], [2.0, 0.0, 1.0]])  # equal margins, other classes
+    assert mase_scores(logits, w).tolist() == pytest.approx([-0.05, -0.1])
+
+
+@pytest.mark.parametrize("n", [3, 5, 12, 88])
+def test_base_is_its_definition(head, n):
+    h, w, b = head
+    logits = h @ w.T + b
+    distances, _ = by_definition(logits, w)
+    free, expected = set(range(2, 90)), []
+    for c in range(5):
+        quota = n // 5 + (c < n % 5)
+        best = sorted(free, key=lambda i: distances[i, c])[:quota]
+        free -= set(best)
+        expected += best
+    picks = select("base", n, logits=logits, head_weight=w, labeled=[0, 1])
+    assert picks.rows.tolist() == expected
+    assert len(picks) == n
+
+
+def test_a_class_that_nobody_predicts_still_gets_its_quota():
+    w = np.eye(3)
+    logits = np.array([[5.0, 1.0, 0.0], [5.0, 0.0, 4.0], [5.0, 3.0, 0.0], [9.0, 0.0, 0.0]])
+    # No row is predicted as 1 or 2. Class 0 takes the row nearest any boundary.
+    assert select("base", 3, logits=logits, head_weight=w).rows.tolist() == [1, 2, 0]
+
+
+def test_equal_weights_make_no_boundary():
+    w = np.array([[1.0, 2.0], [1.0, 2.0], [0.0, 0.0]])
+    logits = np.array([[3.0, 3.0, 0.0], [3.0, 1.0, 0.5]])
+    distances = base_distances(logits, w).numpy()
+    assert distances[0, 1] == np.inf
+    assert np.isfinite(distances[:, [0, 2]]).all()
+    assert not np.isnan(distances).any()
+    assert len(set(select("base", 2, logits=logits, head_weight=w))) == 2
+    same = np.ones((3, 2))
+    assert (mase_scores(logits, same) == -np.inf).all()
+
+
+def test_equal_weights_are_seen_through_rounding():
+    w = np.random.default_rng(0).normal(size=(4, 300)) * 1e3
+    w[1] = w[0]
+    assert base_distances([[4.0, 3.0, 2.0, 1.0]], w)[0, 1] == np.inf
+
+
+def test_memory_changes_no_pick(head):
+    h, w, b = head
+    logits = h @ w.T + b
+    whole = select("base", 30, logits=logits, head_weight=w)
+    parts = select("base", 30, logits=logits, head_weight=w, memory=90 * 8)
+    assert parts.rows.tolist() == whole.rows.tolist()
+    assert parts.scores.tolist() == whole.scores.tolist()
+    with pytest.raises(ResourceError, match="memory must be at least 720 bytes"):
+        select("base", 30, logits=logits, head_weight=w, memory=719)
+
+
+def test_logits_follow_from_embeddings_and_the_head(head):
+    h, w, b = head
+    for name in ("base", "mase"):
+        one = select(name, 10, logits=h @ w.T + b, head_weight=w)
+        two = select(name, 10, embeddings=h, head_weight=w, head_bias=b)
+        assert one.rows.tolist() == two.rows.tolist()
+
+
+def test_one_class_has_no_boundary():
+    for name in ("base", "mase"):
+        with pytest.raises(InputError, match="no boundary between classes"):
+            select(name, 1, logits=np.zeros((4, 1)), head_weight=np.ones((1, 2)))
