@@ -163,8 +163,8 @@ class TestSignedRank:
 
     def test_rounding_does_not_break_ties(self):
         # 0.15 - 0.1 is not 0.1 - 0.05 in floating point, but they are a tie
-        rounded = np.array([0.15 - 0.1, 0.05 - 0.1, 0.2])
-        assert signed_rank(rounded) == signed_rank([1, -1, 4])
+        rounded = np.array([0.1 - 0.15, 0.1 - 0.05, 0.2])
+        assert signed_rank(rounded) == signed_rank([-1, 1, 4]) == 0.75
 
     def test_zeros_only_and_nothing(self):
         assert signed_rank([0.0, 0.0]) == 1.0

@@ -305,6 +305,9 @@ class TestMeasures:
         counts = np.bincount(truth, minlength=7)
         assert class_balance(counts) == pytest.approx(stats.entropy(counts, base=7))
 
+    def test_classes_that_the_test_set_lacks_do_not_count(self):
+        assert macro_accuracy(np.array([0, 1, 3]), np.array([0, 0, 3])) == 0.75
+
     def test_class_balance_by_hand(self):
         assert class_balance(np.array([2, 2, 0, 0])) == pytest.approx(0.5)
         assert class_balance(np.array([0, 0])) == 0.0

@@ -69,7 +69,7 @@ def stratified_initial(
     if n >= len(classes):
         take = np.maximum(take, 1)
     while take.sum() < n:
-        take[np.argmax(np.where(take < counts, share - take, -np.inf))] += 1
+        take[np.argmax(share - take)] += 1
     while take.sum() > n:  # the ones given to rare classes come from the most overpaid
         take[np.argmax(np.where(take > 1, take - share, -np.inf))] -= 1
     chosen = [order[labels[order] == c][:k] for c, k in zip(classes, take)]
