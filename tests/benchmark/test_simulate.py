@@ -312,7 +312,9 @@ class TestResume:
             run(out, progress=stop_after(rounds))
         assert not (out / "results.parquet").exists()
         assert len(Results.load(out).table) == rounds
+        assert not Results.load(out).complete  # not even with every round: the full fit is due
         found = run(out, learner=learner)
+        assert found.complete
         assert lasting(found) == lasting(whole)
         assert found.full["means"].accuracy == whole.full["means"].accuracy
         assert found.notes == []
@@ -499,6 +501,13 @@ class TestRefusals:
             run(tmp_path / "run", **changes)
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "run").exists()
+
+    def test_evidence_the_models_lack_is_found_after_the_first_fit(self, tmp_path):
+        learner = Means()
+        with pytest.raises(InputError, match=r"'bald' needs draws, which the models of .*'means'"):
+            run(tmp_path / "run", strategies="random,bald", learner=learner)
+        assert learner.fits == 1
+        assert len(Results.load(tmp_path / "run").table) == 0
 
     def test_data_without_a_test_set(self, tmp_path):
         data = blobs()

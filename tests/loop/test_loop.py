@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -253,6 +255,32 @@ def test_strategies_that_query_the_same_model_share_its_prediction(world, monkey
     for name in ("margin", "entropy", "badge"):
         loop.query(start.state, start.fitted, name, 3)
     assert len(calls) == 1
+
+
+def test_who_asks_later_is_charged_for_shared_evidence_too(world, monkeypatch):
+    predict = MeansModel.predict
+
+    def slow(*args):
+        time.sleep(0.05)
+        return predict(*args)
+
+    loop = world.loop()
+    start = loop.start(world.ids[:6], world.oracle)
+    monkeypatch.setattr(MeansModel, "predict", slow)
+    for _ in range(2):
+        done = loop.run_round(
+            start.state, world.oracle, strategy="margin", n=3, fitted=start.fitted
+        )
+        assert done.select_seconds >= 0.05
+
+
+def test_every_round_draws_anew(world):
+    loop = world.loop()
+    start = loop.start(world.ids[:6], world.oracle)
+    later = replace(start.state, round=3)
+    first = loop.query(start.state, start.fitted, "random", 20).rows.tolist()
+    assert loop.query(start.state, start.fitted, "random", 20).rows.tolist() == first
+    assert loop.query(later, start.fitted, "random", 20).rows.tolist() != first
 
 
 class TestRefusals:

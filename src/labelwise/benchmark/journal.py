@@ -21,6 +21,9 @@ from labelwise.errors import ResourceError, ResultsError
 
 Record = dict[str, Any]
 
+JOURNAL = "journal.jsonl"
+"""The journal's name in a results folder."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import labelwise
-from labelwise.benchmark.journal import write_atomically
+from labelwise.benchmark.journal import JOURNAL, write_atomically
 from labelwise.errors import InputError, ResultsError
 
 FORMAT = 1
@@ -173,6 +173,22 @@ class Plan(_Record):
         except (ValidationError, json.JSONDecodeError, AttributeError, InputError) as error:
             first = str(error).splitlines()[0]
             raise ResultsError(f"{path} is no plan of labelwise ({first})") from error
+
+    def claim(self, folder: Path) -> None:
+        """Make a results folder this plan's own, or refuse it.
+
+        Raises:
+            ResultsError: it holds another plan, or a journal without one.
+        """
+        if (folder / "plan.json").exists():
+            self.check_same(Plan.read(folder), folder)
+        elif (folder / JOURNAL).exists():
+            raise ResultsError(
+                f"{folder} has a {JOURNAL} but no plan.json to say what it is of: "
+                "choose another folder, or delete this one"
+            )
+        else:
+            self.write(folder)
 
     def check_same(self, other: Plan, folder: Path) -> None:
         """Refuse a folder that holds another plan.

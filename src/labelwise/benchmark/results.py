@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labelwise.benchmark.curves import Curve
-from labelwise.benchmark.journal import Record, parse, write_atomically
+from labelwise.benchmark.journal import JOURNAL, Record, parse, write_atomically
 from labelwise.benchmark.plan import Plan
 from labelwise.errors import InputError, ResultsError, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-JOURNAL = "journal.jsonl"
 TABLE = "results.parquet"
 METADATA = b"labelwise"
 

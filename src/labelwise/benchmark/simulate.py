@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from labelwise.benchmark.journal import Journal, Record, locked
-from labelwise.benchmark.plan import Plan, StrategyEntry
+from labelwise.benchmark.journal import JOURNAL, Journal, Record, locked
+from labelwise.benchmark.plan import StrategyEntry
 from labelwise.benchmark.preparation import Prepared, prepare
 from labelwise.benchmark.progress import Event, Listener, Pace, Step
 from labelwise.benchmark.results import (
-    JOURNAL,
     TABLE,
     Results,
     from_records,
@@ -30,7 +29,7 @@ from labelwise.benchmark.results import (
     session_changes,
     write_table,
 )
-from labelwise.errors import ResultsError
+from labelwise.errors import InputError
 from labelwise.kernels import Rows, derive
 from labelwise.learners import Encoder, Learner
 from labelwise.learners.encoding import encode_data
@@ -48,6 +47,7 @@ from labelwise.loop import (
 if TYPE_CHECKING:
     from labelwise.benchmark.preparation import StrategyLike
     from labelwise.pools import Data
+    from labelwise.strategies import Strategy
 
 
 def simulate(
@@ -99,7 +99,8 @@ def simulate(
         The results, also in ``out/results.parquet`` (see `results.schema`).
 
     Raises:
-        InputError: a plan that cannot be carried out, found before anything runs.
+        InputError: a plan that cannot be carried out, found before anything runs; or a strategy
+            that needs what the learner's models lack, found after the first fit.
         DataError: a missing label or test set, or a single class.
         ResultsError: ``out`` holds another plan, is in use, damaged, or cannot be written.
         ResourceError: the disk is full; what is finished is kept.
@@ -120,7 +121,7 @@ def simulate(
     )
     folder = Path(out)
     with locked(folder):
-        claim(folder, prepared.plan)
+        prepared.plan.claim(folder)
         with Journal(folder / JOURNAL) as journal:
             run = _Run(prepared, folder, journal, progress or _ignore, memory)
             run.finish(default_cache() if cache is None else Path(cache))
@@ -137,23 +138,6 @@ def default_cache() -> Path:
     if chosen:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelwise"
-
-
-def claim(folder: Path, plan: Plan) -> None:
-    """Make a folder this plan's own, or refuse it.
-
-    Raises:
-        ResultsError: it holds another plan, or a journal without one.
-    """
-    if (folder / "plan.json").exists():
-        plan.check_same(Plan.read(folder), folder)
-    elif (folder / JOURNAL).exists():
-        raise ResultsError(
-            f"{folder} has a {JOURNAL} but no plan.json to say what it is of: "
-            "choose another folder, or delete this one"
-        )
-    else:
-        plan.write(folder)
 
 
 @dataclass
@@ -249,7 +233,24 @@ class _Run:
         self.tell("start", f"seed {loop.seed}: initial fit to {self.plan.initial} labels")
         start = loop.start(self._initial(loop.seed), Oracle(self.labels))
         for entry in entries:
+            self._check_evidence(loop, entry, start)
+        for entry in entries:
             self._run_cell(loop, entry, start)
+
+    def _check_evidence(self, loop: Loop, entry: StrategyEntry, start: Round) -> None:
+        """Find out now, not hours later, that a model lacks what a strategy needs."""
+        assert start.fitted is not None
+        strategy = self.prepared.strategies[entry.label]
+        missing = loop.missing(strategy, start.fitted, self._providers(strategy))
+        if missing:
+            raise InputError(
+                f"strategy {entry.name!r} needs {' and '.join(missing)}, which the models of "
+                f"learner {self.prepared.learner.name!r} do not give: choose another learner, or "
+                "leave the strategy out"
+            )
+
+    def _providers(self, strategy: Strategy) -> tuple[Provider, ...]:
+        return (_truth(self.prepared.data),) if strategy.simulation_only else ()
 
     def _initial(self, seed: int) -> list[str]:
         """Ids of the initial set of one seed."""
@@ -267,7 +268,6 @@ class _Run:
             self._keep(entry, loop.seed, start)
         current = self._restored(loop, entry, start)
         strategy = self.prepared.strategies[entry.label]
-        providers = (_truth(self.prepared.data),) if strategy.simulation_only else ()
         for _ in range(current.state.round, self.plan.rounds):
             assert current.fitted is not None  # an oracle leaves nothing pending
             current = loop.run_round(
@@ -277,7 +277,7 @@ class _Run:
                 n=self.plan.batch,
                 fitted=current.fitted,
                 options=entry.options,
-                providers=providers,
+                providers=self._providers(strategy),
             )
             self._keep(entry, loop.seed, current)
 

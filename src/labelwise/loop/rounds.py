@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labelwise.errors import InputError
-from labelwise.evidence import check
+from labelwise.evidence import Evidence, check
 from labelwise.kernels import Rows, derive
 from labelwise.learners import Learner, Model
 from labelwise.learners.evidence import model_evidence
@@ -192,6 +192,22 @@ class Loop:
             rounds=self.rounds,
             **(options or {}),
         )
+
+    def missing(
+        self, strategy: Strategy, fitted: Fitted, providers: Sequence[Provider] = ()
+    ) -> list[str]:
+        """What a strategy needs and a model cannot give; to be asked before a long run.
+
+        Args:
+            strategy: whose needs are looked at, not computed.
+            fitted: the model it would query.
+            providers: more evidence than the model's.
+        """
+        given: dict[str, Any] = {"round": 0, "rounds": self.rounds}
+        if fitted.model is not None:
+            given |= {"labeled": [0], "labels": [0]}
+        graph = Evidence(given, (*fitted.evidence.providers, *providers))
+        return [name for name in strategy.needs if name not in graph]
 
     def annotate(self, state: State, annotator: Annotator) -> State:
         """Ask for what is pending, and take in what is answered.
