@@ -268,6 +268,14 @@ class TestKinds:
         with pytest.raises(ResultsError, match=r"strategies\[0\] is last_rows \(source"):
             run(tmp_path / "run", strategies=[changed, "random"], rounds=1)
 
+    def test_options_make_another_strategy_of_it(self, tmp_path):
+        found = run(tmp_path / "run", strategies="badge,badge:first=uniform", rounds=1, seeds=3)
+        picks = [
+            [found.picks(name, seed=seed, round=1) for seed in range(3)]
+            for name in found.strategies
+        ]
+        assert picks[0] != picks[1]
+
     def test_only_the_initial_set(self, tmp_path):
         found = run(tmp_path / "run", rounds=0)
         assert found.curves()["margin"].labels.tolist() == [10]
