@@ -139,11 +139,10 @@ class Results:
 
     @property
     def complete(self) -> bool:
-        """Whether every strategy has finished every round for every seed."""
-        cells = len(self.plan.strategies) * len(self.plan.seeds)
-        return len(self.table) == cells * self.plan.points and (
-            bool(self.full) or not self.plan.full
-        )
+        """Whether every round is there, and the full-data fit where the plan has one."""
+        rounds = len(self.plan.strategies) * len(self.plan.seeds) * self.plan.points
+        fitted = bool(self.full) or not self.plan.full
+        return fitted and len(self.table) == rounds
 
     def curves(self, metric: str = "accuracy") -> dict[str, Curve]:
         """Learning curves of one measure, by strategy.
