@@ -289,6 +289,12 @@ def test_a_class_called_train_is_no_split(folder):
     assert open_data(folder(paths)).classes == ["bus", "train"]
 
 
+def test_an_image_beside_a_folder_called_train_has_no_label(folder):
+    data = open_data(folder(["0.png", "train/1.png", "train/2.png"]), holdout=0)
+    assert data.classes == ["train"]
+    assert data.labels.tolist() == [-1, 0, 0]
+
+
 def test_split_false_makes_classes_of_split_folders(folder):
     data = open_data(folder(["train/1.png", "test/2.png"]), split=False, holdout=0)
     assert data.classes == ["test", "train"]

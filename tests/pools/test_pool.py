@@ -77,6 +77,10 @@ def test_the_fingerprint_sees_every_item():
     assert len(found) == 25
 
 
+def test_empty_pools_of_different_kinds_differ():
+    assert len({pool.subset([]).fingerprint for pool in pools().values()}) == 4
+
+
 def test_texts_that_join_to_the_same_string_differ():
     assert TextPool(["ab", "c"]).fingerprint != TextPool(["a", "bc"]).fingerprint
     assert TextPool(["", "a"]).fingerprint != TextPool([None, "a"]).fingerprint
@@ -90,6 +94,25 @@ def test_where_an_array_is_stored_plays_no_part(tmp_path):
     assert ArrayPool(array.astype(">f8")).fingerprint == ArrayPool(array).fingerprint
     assert ArrayPool(np.asfortranarray(array)).fingerprint == ArrayPool(array).fingerprint
     assert ArrayPool(array.astype(np.float32)).fingerprint != ArrayPool(array).fingerprint
+
+
+def table(**columns):
+    return TablePool(columns).fingerprint
+
+
+def test_equal_tables_have_one_fingerprint_and_others_another():
+    def number(*values):
+        return Column("numeric", np.array(values))
+
+    def word(codes, *categories):
+        return Column("categorical", np.array(codes, np.int32), categories)
+
+    odd = np.array([0x7FF8000000000001], np.uint64).view(np.float64)[0]  # a NaN like no other
+    assert table(n=number(0.0, np.nan)) == table(n=number(-0.0, odd))
+    assert table(n=number(0.0)) != table(m=number(0.0))
+    assert table(n=number(0.0), m=number(1.0)) != table(m=number(0.0), n=number(1.0))
+    assert table(c=word([0, 1], "a", "b")) != table(c=word([0, 1], "a", "c"))
+    assert table(c=word([-1, 0], "a")) != table(c=word([0, 1], "", "a"))
 
 
 def test_a_category_used_elsewhere_in_the_source_plays_no_part():

@@ -72,6 +72,23 @@ def test_what_a_column_of_text_holds(write, cells, kind):
     assert data.pool.columns()["c"].kind == kind
 
 
+def test_numbers_are_read_as_they_are_written(write):
+    cells = ["1", "-2", "+3.5", ".5", "5.", "1e-3", " 7 "]
+    data = open_whole(write("a.csv", "n\n" + "\n".join(cells)))
+    assert data.pool.frame()["n"].tolist() == [1, -2, 3.5, 0.5, 5, 0.001, 7]
+
+
+@pytest.mark.parametrize(
+    ("content", "items"),
+    [
+        ("\ufeffcode,label\n007,a\n012,b\n", [{"code": "007"}, {"code": "012"}]),
+        ('"a,b,c";label\n1;x\n2;y\n', [{"a,b,c": 1.0}, {"a,b,c": 2.0}]),
+    ],
+)
+def test_headers_with_marks_and_delimiters_in_quotes(write, content, items):
+    assert open_whole(write("a.csv", content)).pool.items() == items
+
+
 def test_a_stray_word_in_a_column_of_numbers_is_told(write):
     rows = "".join(f"{i},0,a\n" for i in range(5))
     data = open_whole(write("a.csv", f"age,n,label\n{rows}unknown,0,b\n"))
@@ -164,6 +181,12 @@ def test_words_such_as_none_are_classes_and_only_an_empty_cell_has_no_label(writ
     data = open_whole(write("a.csv", "n,label\n1,none\n2,NA\n3,\n"))
     assert data.classes == ["NA", "none"]
     assert data.labels.tolist() == [1, 0, -1]
+    assert open_whole(write("a.csv", "n,label\n1,7\n2,NA\n")).classes == ["7", "NA"]
+
+
+def test_a_split_that_is_a_number_is_a_feature(tmp_path):
+    pq.write_table(pa.table({"split": [1, 2], "label": ["a", "b"]}), tmp_path / "t.parquet")
+    assert open_whole(tmp_path / "t.parquet").pool.names == ["split"]
 
 
 def test_labels_that_are_numbers_keep_their_order(write):
@@ -311,6 +334,15 @@ def test_json_lines(write):
     assert open_whole(write("a.json", json.dumps(listed))).fingerprint == data.fingerprint
 
 
+def test_a_key_that_turns_up_late_is_missing_before(write):
+    data = open_whole(write("a.jsonl", '{"n": 1}\n{"n": 2, "m": "x"}\n{"m": "y"}\n'))
+    assert data.pool.items() == [
+        {"n": 1.0, "m": None},
+        {"n": 2.0, "m": "x"},
+        {"n": None, "m": "y"},
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [
@@ -348,6 +380,8 @@ def test_text_in_csv_keeps_words_for_nothing(write):
     assert data.kind == "text"
     assert data.pool.texts() == ["NA", "two\nlines", "none"]
     assert data.notes == ["columns left alone: author"]
+    with pytest.raises(DataError, match="'row/1': the text is missing"):
+        open_data(write("a.csv", "text,label\nx,a\n,b\n"))
 
 
 @pytest.mark.parametrize(

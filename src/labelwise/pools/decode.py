@@ -122,7 +122,7 @@ def _open(encoded: bytes, size: Size | None) -> Image.Image:
 def _upright_rgb(image: Image.Image) -> Image.Image:
     from PIL import Image, ImageOps
 
-    if "exif" in image.info or image.format == "TIFF":
+    if "exif" in image.info:  # Pillow itself turns TIFF files
         image = ImageOps.exif_transpose(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image

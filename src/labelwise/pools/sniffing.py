@@ -47,7 +47,7 @@ def numbers(cells: Any) -> tuple[Any | None, str | None]:
     if count < len(known):
         odd = known.filter(pc.invert(fits))[0].as_py()
         return None, odd if 2 * count > len(known) else None
-    return pc.cast(pc.utf8_ltrim(cells, "+"), pa.float64()), None
+    return pc.cast(cells, pa.float64()), None
 
 
 def blank(cells: Any) -> Any:
