@@ -13,10 +13,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from labelwise._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from labelwise.benchmark import Results as Results
-    from labelwise.benchmark import simulate as simulate
     from labelwise.benchmark.report import write_report as write_report
+    from labelwise.benchmark.simulate import simulate as simulate
     from labelwise.errors import DataError as DataError
     from labelwise.errors import InputError as InputError
     from labelwise.errors import LabelwiseError as LabelwiseError
@@ -28,12 +30,11 @@ if TYPE_CHECKING:
     from labelwise.learners import make_learner as make_learner
     from labelwise.pools import open_data as open_data
     from labelwise.strategies import Picks as Picks
+    from labelwise.strategies import Strategy as Strategy
     from labelwise.strategies import get_strategy as get_strategy
     from labelwise.strategies import list_strategies as list_strategies
     from labelwise.strategies import select as select
     from labelwise.strategies import strategy as strategy
-
-__version__ = "0.1.0"
 
 _HOME = {
     "DataError": "labelwise.errors",
@@ -45,6 +46,7 @@ _HOME = {
     "ResourceError": "labelwise.errors",
     "Results": "labelwise.benchmark",
     "ResultsError": "labelwise.errors",
+    "Strategy": "labelwise.strategies",
     "get_strategy": "labelwise.strategies",
     "list_strategies": "labelwise.strategies",
     "make_encoder": "labelwise.learners",

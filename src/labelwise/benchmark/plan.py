@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-import labelwise
+from labelwise._version import __version__
 from labelwise.benchmark.journal import JOURNAL, write_atomically
 from labelwise.errors import InputError, ResultsError
 
@@ -88,7 +88,7 @@ class Plan(_Record):
     """
 
     format: int = FORMAT
-    version: str = labelwise.__version__
+    version: str = __version__
     data: DataRecord
     encoder: dict[str, Any]
     encoder_seed: int = 0

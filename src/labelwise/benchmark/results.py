@@ -233,13 +233,13 @@ def session() -> Record:
 
     import torch
 
-    import labelwise
+    from labelwise._version import __version__
 
     libraries = {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn")}
     return {
         "kind": "session",
         "versions": {
-            "labelwise": labelwise.__version__,
+            "labelwise": __version__,
             "python": platform.python_version(),
             **libraries,
         },

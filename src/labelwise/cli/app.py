@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-import labelwise
+from labelwise._version import __version__
 from labelwise.cli import demo, select, simulate, strategies
 from labelwise.cli.output import complain
 from labelwise.errors import LabelwiseError, ResourceError, ResultsError
@@ -42,7 +42,7 @@ app.command("strategies", short_help="List the strategies, or show one.")(strate
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"labelwise {labelwise.__version__}")
+        typer.echo(f"labelwise {__version__}")
         raise typer.Exit
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-import labelwise
+from labelwise._version import __version__
 from labelwise.errors import DataError, InputError, ResourceError
 from labelwise.learners.mlp import MLP
 from labelwise.learners.network import NetworkLearner, NetworkModel
@@ -47,7 +47,7 @@ def save_model(model: NetworkModel, folder: Path | str) -> Path:
     history = model.history
     card = {
         "format": FORMAT,
-        "labelwise": labelwise.__version__,
+        "labelwise": __version__,
         "torch": torch.__version__,
         "learner": model.signature,
         "classes": model.classes,
