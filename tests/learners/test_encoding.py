@@ -259,6 +259,19 @@ for _ in range(2):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_who_comes_second_leaves_the_first_in_place(tmp_path):
+    class Late(Squares):
+        def fit(self, pool, *, seed):
+            self.first = encode_data(data(), Squares(), seed=0, cache=tmp_path).cache_path.stat()
+            return self
+
+    late = Late()
+    encoded = encode_data(data(), late, seed=0, cache=tmp_path)
+    check(encoded)
+    assert encoded.cache_path.stat().st_ino == late.first.st_ino
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_what_a_killed_process_left_is_deleted_when_old(tmp_path):
     name = encode_data(data(), Squares(), seed=0, cache=tmp_path).cache_path.name
     (tmp_path / name / "pool.npy").unlink()

@@ -63,6 +63,10 @@ def test_dropout_keeps_the_mean_and_its_generator():
     assert y.unique().tolist() == pytest.approx([0, 4 / 3])
     assert y.mean().item() == pytest.approx(1.0, abs=0.01)
     assert torch.equal(layer.eval()(x), x)
+    layer.train().generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        assert torch.equal(layer(x), y)
 
 
 def test_foreign_dropout_is_adopted_at_any_depth():

@@ -176,6 +176,8 @@ def _train(inputs, labels, recipe, objectives, network=None, classes=3, **extra)
 def test_few_labels_still_get_their_steps():
     inputs, labels = blobs(3)
     assert fit(MLP(hidden=(4,), epochs=2, min_steps=50), inputs, labels).history.steps == 50
+    plain = Network(lambda shape, classes: nn.Linear(shape[0], classes), name="linear")
+    assert fit(plain, inputs, labels).history.steps == 300
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -359,6 +361,40 @@ def test_objectives_add_up():
         return torch.special.entr(probs).sum(1).mean().item()
 
     assert entropy([CrossEntropy(), _Entropy(1.0)]) < 0.8 * entropy([CrossEntropy()])
+
+
+def test_what_an_objective_owns_is_trained_along():
+    """The network is frozen, so only the objective's own temperature can lower the loss."""
+    trained = []
+
+    class Tempered(CrossEntropy):
+        def prepare(self, setting):
+            assert setting.embedding_width == 4
+            self.temperature = nn.Parameter(torch.full((), 5.0))
+            trained.append(self)
+
+        def forward(self, labeled):
+            return F.cross_entropy(labeled.logits.detach() / self.temperature, labeled.labels)
+
+    inputs, labels = blobs()
+    network = nn.Linear(4, 3)
+    before = network.weight.detach().clone()
+    history = _train(inputs, labels, Recipe(epochs=5, learning_rate=0.1), [Tempered()], network)
+    assert trained[0].temperature.item() != 5.0
+    assert history.losses[-1] < history.losses[0]
+    assert torch.equal(network.weight, before)
+
+
+def test_after_step_is_called_once_a_step():
+    calls = []
+
+    class Counting(CrossEntropy):
+        def after_step(self, network):
+            calls.append(network)
+
+    inputs, labels = blobs(10)
+    history = _train(inputs, labels, Recipe(epochs=3, minibatch=5), [Counting()])
+    assert len(calls) == history.steps == 6
 
 
 def test_unlabeled_rows_are_those_given_or_those_left():

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,14 +91,14 @@ def encode_data(
     digest = hashlib.blake2b(json.dumps(recipe, sort_keys=True).encode(), digest_size=16)
     label = "".join(letter if letter.isalnum() else "-" for letter in encoder.name)
     folder = Path(cache) / f"{label}-{digest.hexdigest()}"
-    counts = {name: len(pool) for name, pool in pools.items()}
-    if not _is_whole(folder, counts):
+    if not _is_whole(folder, pools):
         try:
             _write(folder, pools, encoder, seed, recipe, progress)
         except OSError as error:
             raise _explained(error, Path(cache)) from error
     elif progress:
-        progress(sum(counts.values()), sum(counts.values()))
+        total = sum(len(pool) for pool in pools.values())
+        progress(total, total)
     found = {name: Rows(folder / f"{name}.npy", name) for name in pools}
     return Encoded(found["pool"], found.get("test"), time.perf_counter() - start, folder)
 
@@ -170,7 +170,7 @@ def _write(
             mapped[name] = _reserve(aside / f"{name}.npy", shape, encoder.dtype())
             return mapped[name]
 
-        files = {}
+        checksums = {}
         for name, array in _encode(pools, encoder, seed, progress, make):
             path = aside / f"{name}.npy"
             out = mapped.pop(name, None)
@@ -179,15 +179,15 @@ def _write(
             else:
                 np.save(path, array, allow_pickle=False)
             del array, out  # on some systems a file that is mapped cannot be moved
-            files[name] = {"bytes": path.stat().st_size, "crc32": _checksum(path)}
-        text = json.dumps({"made_by": recipe, "files": files}, indent=1)
+            checksums[name] = _checksum(path)
+        text = json.dumps({"made_by": recipe, "crc32": checksums}, indent=1)
         (aside / "encoding.json").write_text(text, encoding="utf-8")
-        _move(aside, folder, {name: len(pool) for name, pool in pools.items()})
+        _move(aside, folder, pools)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _move(aside: Path, folder: Path, counts: dict[str, int]) -> None:
+def _move(aside: Path, folder: Path, names: Iterable[str]) -> None:
     """Move a finished encoding into place, unless another process was first."""
     for _ in range(3):
         try:
@@ -198,7 +198,7 @@ def _move(aside: Path, folder: Path, counts: dict[str, int]) -> None:
                 raise
             if not folder.exists():
                 raise
-        if _is_whole(folder, counts):
+        if _is_whole(folder, names):
             return
         # What is there is damaged; whoever has it open keeps what it has.
         broken = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -246,19 +246,13 @@ def _checksum(path: Path) -> int:
     return value
 
 
-def _is_whole(folder: Path, counts: dict[str, int]) -> bool:
+def _is_whole(folder: Path, names: Iterable[str]) -> bool:
     """Whether an encoding is there with every byte as it was written."""
     try:
-        files = json.loads((folder / "encoding.json").read_text(encoding="utf-8"))["files"]
-        for name in counts:
-            path = folder / f"{name}.npy"
-            if path.stat().st_size != files[name]["bytes"]:
-                return False
-            if _checksum(path) != files[name]["crc32"]:
-                return False
+        card = json.loads((folder / "encoding.json").read_text(encoding="utf-8"))
+        return all(_checksum(folder / f"{name}.npy") == card["crc32"][name] for name in names)
     except (OSError, ValueError, KeyError, TypeError):
         return False  # absent, or written by something else: made anew either way
-    return True
 
 
 def _explained(error: OSError, cache: Path) -> ResourceError:

@@ -189,7 +189,7 @@ def validation_split(labels: Tensor, share: float, seed: int) -> tuple[Tensor, T
     values = labels.cpu().numpy()
     classes, counts = np.unique(values, return_counts=True)
     total = max(1, round(share * len(values)))
-    quota = np.minimum(share * counts, counts - 1)
+    quota = share * counts
     taken = np.floor(quota).astype(int)
     # Largest remainders first; equal ones go to the larger class, then the lower label.
     ranking = np.lexsort((classes, -counts, taken - quota))
