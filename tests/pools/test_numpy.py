@@ -59,6 +59,7 @@ def test_bytes_of_the_shape_of_images_are_images(array, shape):
 
 def test_numbers_of_the_shape_of_images_are_an_array():
     assert open_data({"x": GRAY.astype(float), "y": Y}).kind == "array"
+    assert open_data({"x": GRAY[:, :3], "y": Y}).kind == "array"  # too low for an image
     with pytest.raises(DataError, match=r"images must be uint8.*float64"):
         open_data({"x": GRAY.astype(float), "y": Y}, kind="image")
     with pytest.raises(DataError, match="cannot be of kind 'text'"):

@@ -71,7 +71,8 @@ class Loaded:
     """A source that has been read.
 
     Attributes:
-        parts: by role; the role "pool" is there unless the source has only other splits.
+        parts: by role; ids are distinct over all of them. The role "pool" is there unless the
+            source has only other splits.
         classes: the names that the source declares, in the order of their numbers.
         notes: decisions worth showing.
         skipped: (id, reason) of rows that the reader left out.

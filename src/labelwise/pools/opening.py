@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from labelwise.errors import DataError, nearest
 from labelwise.pools import foreign, torch_data
-from labelwise.pools.base import Kind, Pool, check_ids, refuse_unreadable
+from labelwise.pools.base import Kind, Pool, refuse_unreadable
 from labelwise.pools.columns import from_cells
 from labelwise.pools.data import Data
 from labelwise.pools.files import READERS, read_files
@@ -85,7 +85,6 @@ def _assemble(loaded: Loaded, name: str, skip: bool, share: float, seed: int) ->
             f"{name} has no items to pick from, only a {' and a '.join(loaded.parts)} split; "
             "call one split 'train', or say split=False"
         )
-    check_ids([item for part in loaded.parts.values() for item in part.pool.ids])
     labels, known = _number(loaded)
     skipped = list(loaded.skipped)
     pools: dict[Role, Pool] = {}
