@@ -219,6 +219,7 @@ SELECT_REFUSES = {
     "n too large": (["--strategy", "margin", "-n", "9"], "4"),
     "labeled out of range": (["--strategy", "margin", "-n", "2", "--labeled", "ROWS"], "labeled"),
     "memory": (["--strategy", "margin", "-n", "2", "--memory", "lots"], "4GB"),
+    "device": (["--strategy", "margin", "-n", "2", "--device", "gpu"], "'gpu'"),
     "option": (["--strategy", "margin", "-n", "2", "--option", "picker"], "name=value"),
     "option unknown": (["--strategy", "margin", "-n", "2", "--option", "piker=top"], "picker"),
     "option twice": (

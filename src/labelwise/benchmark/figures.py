@@ -29,8 +29,8 @@ from labelwise.benchmark.drawing import (
 from labelwise.benchmark.efficiency import Efficiency
 from labelwise.benchmark.statistics import Comparison, Paired, paired
 
-FEW_SEEDS = 5
-"""Up to this many seeds every single run is drawn too, as a thin line."""
+FEW_SEEDS, FEW_STRATEGIES = 5, 8
+"""Up to this many seeds and strategies every single run is drawn too, as a thin line."""
 
 Looks = Mapping[str, Look]
 
@@ -45,7 +45,7 @@ def learning_curves(curves: Mapping[str, Curve], looks: Looks, full: float | Non
     """
     figure, (axis,) = new_figure(8.2, 4.6)
     for name, curve in curves.items():
-        _draw_curve(axis, curve, looks[name], thin=len(curves) <= 8)
+        _draw_curve(axis, curve, looks[name], many=len(curves))
     if full is not None:
         axis.axhline(100 * full, color=INK, linewidth=1, dashes=(6, 3), zorder=1)
         axis.annotate(
@@ -208,13 +208,18 @@ def duration(value: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def _draw_curve(axis: Any, curve: Curve, look: Look, *, thin: bool) -> None:
+def _draw_curve(axis: Any, curve: Curve, look: Look, *, many: int) -> None:
     mean, spread = 100 * curve.mean(), 100 * curve.spread()
-    if thin and 1 < len(curve.seeds) <= FEW_SEEDS:
+    if many <= FEW_STRATEGIES and 1 < len(curve.seeds) <= FEW_SEEDS:
         for line in curve.values:
             axis.plot(curve.labels, 100 * line, color=look.color, linewidth=0.6, alpha=0.30)
     axis.fill_between(
-        curve.labels, mean - spread, mean + spread, color=look.color, alpha=0.12, linewidth=0
+        curve.labels,
+        mean - spread,
+        mean + spread,
+        color=look.color,
+        alpha=0.14 if many < 5 else 0.07,  # many bands on top of each other turn to mud
+        linewidth=0,
     )
     _draw_mean(axis, curve.labels, mean, look)
 
@@ -264,7 +269,9 @@ def _spread_note(curves: Mapping[str, Curve]) -> str:
     if seeds == 1:
         return "accuracy on the test set; one seed, so no spread can be shown"
     note = f"accuracy on the test set; mean of {seeds} seeds, band: ± 1 standard deviation"
-    return f"{note}; thin: each seed" if seeds <= FEW_SEEDS and len(curves) <= 8 else note
+    return (
+        f"{note}; thin: each seed" if seeds <= FEW_SEEDS and len(curves) <= FEW_STRATEGIES else note
+    )
 
 
 def _differences(curve: Curve, reference: Curve) -> list[Paired]:

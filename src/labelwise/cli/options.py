@@ -83,3 +83,20 @@ def set_threads(threads: int | None) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def check_device(device: str | None) -> str | None:
+    """A device that torch knows and this machine has; None stays None.
+
+    Raises:
+        InputError: no such device.
+
+    >>> check_device("cpu")
+    'cpu'
+    """
+    if device is None:
+        return None
+    from labelwise.learners.recipe import pick_device
+
+    pick_device(device)
+    return device

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from labelwise.cli.options import parse_pairs, parse_size, set_threads
+from labelwise.cli.options import check_device, parse_pairs, parse_size, set_threads
 from labelwise.cli.running import present, run_simulation
 
 
@@ -117,8 +117,7 @@ def simulate(
     bound = parse_size(memory)
     learner_options = parse_pairs(learner_option or [], "--learner-option")
     encoder_options = parse_pairs(encoder_option or [], "--encoder-option")
-    if device is not None:
-        learner_options["device"] = device
+    chosen = check_device(device)
 
     from labelwise.learners import default_encoder, default_learner, make_encoder, make_learner
     from labelwise.pools import open_data
@@ -140,12 +139,23 @@ def simulate(
         seeds=budget.seeds,
         full=budget.full,
         primary=primary,
-        encoder=make_encoder(budget.encoder or default_encoder(opened.kind), **encoder_options),
-        learner=make_learner(learner or default_learner(opened.kind), **learner_options),
+        encoder=_on(
+            chosen, make_encoder, budget.encoder or default_encoder(opened.kind), encoder_options
+        ),
+        learner=_on(chosen, make_learner, learner or default_learner(opened.kind), learner_options),
         cache=cache,
         memory=bound,
     )
     present(results, page, json=json)
+
+
+def _on(device: str | None, make: Any, name: str, options: dict[str, Any]) -> Any:
+    """An encoder or a learner, on a device where it has a choice of one."""
+    made = make(name, **options)
+    if device is None or "device" in options:
+        return made
+    chooses = hasattr(made, "device") or hasattr(getattr(made, "recipe", None), "device")
+    return make(name, **options, device=device) if chooses else made
 
 
 QUICK_SEEDS = 2
