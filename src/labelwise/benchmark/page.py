@@ -63,20 +63,20 @@ def render(view: View, pictures: Mapping[str, Picture], command: str | None) -> 
         findings=findings(view.results, view.rows),
         looks=view.looks,
         pictures=drawn,
-        table=[_row(row, view) for row in view.rows],
+        table=[comparison_row(row, view) for row in view.rows],
         has_baseline=any(row.final_difference is not None for row in view.rows),
         primary="area under the curve" if view.results.plan.primary == "area" else "final accuracy",
-        savings=_savings_table(view),
-        seconds=_seconds_table(view),
+        savings=savings_table(view),
+        seconds=seconds_table(view),
         sheet=view.sheet,
-        facts=_facts(view),
-        provenance=_provenance(view.results, command),
+        facts=facts(view),
+        provenance=provenance(view.results, command),
         sessions=view.results.sessions,
         notes=view.results.notes,
     )
 
 
-def _row(row: Comparison, view: View) -> dict[str, Any]:
+def comparison_row(row: Comparison, view: View) -> dict[str, Any]:
     """One line of the main table."""
 
     def difference(pair: Paired | None) -> str:
@@ -101,7 +101,8 @@ def _row(row: Comparison, view: View) -> dict[str, Any]:
     }
 
 
-def _savings_table(view: View) -> dict[str, Any]:
+def savings_table(view: View) -> dict[str, Any]:
+    """Label efficiency: a heading for each accuracy to reach, a row for each strategy."""
     return {
         "headings": list(view.savings),
         "rows": [
@@ -111,7 +112,8 @@ def _savings_table(view: View) -> dict[str, Any]:
     }
 
 
-def _seconds_table(view: View) -> list[tuple[str, str, str]]:
+def seconds_table(view: View) -> list[tuple[str, str, str]]:
+    """Strategy, time selecting and time training, a round."""
     return [
         (
             name,
@@ -122,7 +124,7 @@ def _seconds_table(view: View) -> list[tuple[str, str, str]]:
     ]
 
 
-def _facts(view: View) -> list[tuple[str, str]]:
+def facts(view: View) -> list[tuple[str, str]]:
     """The numbers a reader wants before any picture."""
     plan = view.results.plan
     known = [row for row in view.rows if math.isfinite(row.final)]
@@ -140,7 +142,7 @@ def _facts(view: View) -> list[tuple[str, str]]:
     return facts
 
 
-def _provenance(results: Results, command: str | None) -> list[tuple[str, str]]:
+def provenance(results: Results, command: str | None) -> list[tuple[str, str]]:
     """How the results were made, line by line."""
     plan = results.plan
     work = {name: float(sum(results.table[name].to_pylist())) for name in TIMINGS}

@@ -18,6 +18,7 @@ from labelwise.benchmark.findings import BASELINE
 from labelwise.benchmark.journal import write_atomically
 from labelwise.benchmark.page import Picture, render
 from labelwise.benchmark.results import Results
+from labelwise.benchmark.summary import summary
 from labelwise.benchmark.view import View, make_view
 from labelwise.errors import ResultsError
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 FOLDER = "report"
 PAGE = "index.html"
+SUMMARY = "summary.md"
 
 
 def write_report(
@@ -50,7 +52,7 @@ def write_report(
 
     Returns:
         The page, ``folder/report/index.html``. Beside it: ``learning_curves.png`` and the
-        other pictures, each also on the page.
+        other pictures, each also on the page, and ``summary.md``, the numbers as Markdown.
 
     Raises:
         ResultsError: the folder cannot be written.
@@ -59,6 +61,7 @@ def write_report(
     view = make_view(results, data)
     pictures = _pictures(view)
     page = render(view, pictures, command).encode()
+    text = summary(view, pictures, command).encode()
     target = Path(folder) / FOLDER
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -66,6 +69,7 @@ def write_report(
         raise ResultsError(f"cannot create {target}: {error.strerror or error}") from error
     for name, picture in pictures.items():
         write_atomically(target / f"{name}.png", partial(save_png, picture.figure))
+    write_atomically(target / SUMMARY, lambda file: file.write(text))
     write_atomically(target / PAGE, lambda file: file.write(page))
     return target / PAGE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -69,10 +70,25 @@ class Euclidean(Geometry):
         """Points ``start`` to ``stop`` (exclusive)."""
         if self._held is not None and self._norms is not None:
             return Points((self._held[start:stop],), self._norms[start:stop])
-        x = self._convert(self._rows.block(start, stop))
-        if self._norms is None:
-            return Points((x,), squared_norms(x))
-        return Points((x,), self._norms[start:stop])
+        return self._as_points(self._convert(self._rows.block(start, stop)), slice(start, stop))
+
+    def _as_points(self, x: Tensor, rows: slice) -> Points:
+        return Points((x,), squared_norms(x) if self._norms is None else self._norms[rows])
+
+    def blocks(self) -> Iterator[tuple[int, Points]]:
+        """All points in order, as pairs of the first row's number and a block.
+
+        A block is good until the next one is asked for: converted rows share one buffer.
+        """
+        if self._held is not None:
+            yield from super().blocks()
+            return
+        step = self.block_size
+        buffer = torch.empty(step, self.widths[0], device=self._device)
+        for start in range(0, len(self), step):
+            stop = min(start + step, len(self))
+            x = self._convert(self._rows.block(start, stop), buffer[: stop - start])
+            yield start, self._as_points(x, slice(start, stop))
 
     def take(self, rows: Tensor) -> Points:
         """A copy of the points in ``rows``."""
@@ -141,14 +157,16 @@ class Euclidean(Geometry):
             total += points.factors[0].sum(0, dtype=torch.float64)
         return total / len(self)
 
-    def _convert(self, x: Tensor) -> Tensor:
-        """Stored rows as float32 near the origin, on the computing device."""
-        x = x.to(self._device, non_blocking=True)
-        if self._shift is None:
-            return x.float()
-        if x.dtype == torch.float64:
-            return (x - self._shift.double()).float()
-        return x.float() - self._shift
+    def _convert(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Stored rows as float32 near the origin, on the computing device; into ``out``."""
+        if x.dtype == torch.float64 and self._shift is not None:
+            x = x.to(self._device) - self._shift.double()
+            return x.float() if out is None else out.copy_(x)
+        if out is None:
+            x = x.to(self._device, non_blocking=True).float()
+            return x if self._shift is None else x - self._shift
+        out.copy_(x)
+        return out if self._shift is None else out.sub_(self._shift)
 
     def _double(self, rows: Tensor) -> Tensor:
         """Stored rows as float64, never shifted or rounded."""
@@ -187,11 +205,11 @@ class Cosine(Euclidean):
     tensor([2.], dtype=torch.float64)
     """
 
-    def _convert(self, x: Tensor) -> Tensor:
+    def _convert(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         unit = _unit(x.to(self._device))
-        if self._shift is None:
-            return unit.float()
-        return (unit - self._shift.double()).float()
+        if self._shift is not None:
+            unit = unit - self._shift.double()
+        return unit.float() if out is None else out.copy_(unit)
 
     def _double(self, rows: Tensor) -> Tensor:
         return _unit(self._rows.take(rows).to(self._device))

@@ -15,6 +15,9 @@ BLOCK = 768
 PASS_SHARE = 0.5
 """The share of a pool pass that blocks may cost before it is made. Speed alone depends on it."""
 
+READ_COST = 64
+"""What reading a row costs, in products with one center. Speed alone depends on it."""
+
 _REFINE = 48
 
 
@@ -85,8 +88,8 @@ def farthest_first(
         # Bringing the next block up to date is cheap; the pool gets a product of its own once
         # the blocks since the last one have cost a share of it.
         waiting = len(cover) - cover.applied
-        spent += len(rows) * (len(rows) + waiting)
-        if len(picks) < n and spent >= PASS_SHARE * len(geometry) * waiting:
+        spent += len(rows) * (len(rows) + waiting + READ_COST)
+        if len(picks) < n and spent >= PASS_SHARE * len(geometry) * (waiting + READ_COST):
             cover.apply(keep=rows)
             spent = 0
     return Chosen(torch.tensor(picks), torch.tensor(gains, dtype=torch.float64))

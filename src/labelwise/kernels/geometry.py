@@ -127,7 +127,10 @@ class Geometry(ABC):
         return max(256, min(16384, size // (4 * sum(self.widths))))
 
     def blocks(self) -> Iterator[tuple[int, Points]]:
-        """All points in order, as pairs of the first row's number and a block."""
+        """All points in order, as pairs of the first row's number and a block.
+
+        A block is good until the next one is asked for.
+        """
         step = self.block_size
         for start in range(0, len(self), step):
             yield start, self.block(start, min(start + step, len(self)))

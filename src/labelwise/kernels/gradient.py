@@ -6,6 +6,7 @@ Uncertain Gradient Lower Bounds", ICLR 2020 (the embedding).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -90,6 +91,26 @@ class GradientEmbedding(Geometry):
             self._residuals(self._probs.block(start, stop), slice(start, stop)),
             self._with_bias(self._embeddings.block(start, stop)),
         )
+
+    def blocks(self) -> Iterator[tuple[int, Points]]:
+        """All points in order, as pairs of the first row's number and a block.
+
+        A block is good until the next one is asked for: converted rows share one buffer.
+        """
+        if self._held is not None:
+            yield from super().blocks()
+            return
+        step = self.block_size
+        buffer = torch.ones(step, self.widths[1], device=self._device)
+        for start in range(0, len(self), step):
+            stop = min(start + step, len(self))
+            h = buffer[: stop - start]
+            h[:, : self._embeddings.shape[1]].copy_(self._embeddings.block(start, stop))
+            a = self._residuals(self._probs.block(start, stop), slice(start, stop))
+            if self._norms is None:
+                yield start, self._points(a, h)
+            else:
+                yield start, Points((a, h), self._norms[start:stop])
 
     def take(self, rows: Tensor) -> Points:
         """A copy of the points in ``rows``."""

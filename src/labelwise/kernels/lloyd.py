@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,6 +14,9 @@ from labelwise.kernels.euclidean import Euclidean
 from labelwise.kernels.geometry import Points, squared_norms
 from labelwise.kernels.kmeans_plus_plus import kmeans_plus_plus
 from labelwise.kernels.noise import Generator
+
+PATIENCE = 10
+"""Minibatches without progress after which k-means stops."""
 
 
 class Clusters(NamedTuple):
@@ -55,7 +59,8 @@ def kmeans(
         tolerance: stop when the centers moved by less than this share of the points' variance.
         init: k-means++, k distinct rows at random, or (k, D) centers to start from.
         minibatch: rows looked at in one iteration (Sculley, WWW 2010: each center moves to the
-            running mean of what it was given); the whole pool by default.
+            running mean of what it was given); the whole pool by default. Stops also when the
+            smoothed distance has not fallen for `PATIENCE` iterations.
 
     Raises:
         InputError: k, iterations or the shape of ``init`` out of range.
@@ -75,18 +80,19 @@ def kmeans(
         )
     centers = _start(geometry, k, generator, init)
     scale = float(_variance(geometry)) * tolerance
-    counts = torch.zeros(k, dtype=torch.float64, device=centers.device)
+    whole = minibatch is None or minibatch >= len(geometry)
+    batches = _Minibatches(k, (minibatch or 0) / len(geometry), centers.device)
     moves = 0
     for step in range(iterations):
-        if minibatch is None or minibatch >= len(geometry):
+        if whole:
             moved = _whole_pool(geometry, centers)
         else:
             noise = generator.child("minibatch").uniform(len(geometry), draw=step)
-            rows = torch.from_numpy(np.sort(np.argpartition(noise, minibatch)[:minibatch]))
-            moved = _running_mean(geometry.take(rows), centers, counts)
+            rows = torch.from_numpy(np.sort(np.argpartition(noise, minibatch or 0)[:minibatch]))
+            moved = batches.move(geometry.take(rows), geometry, centers)
         shift = float((moved - centers).square().sum())
         centers, moves = moved, moves + 1
-        if shift <= scale:
+        if shift <= scale or batches.stalled >= PATIENCE:
             break
     assignment, distances = _assign(geometry, centers)
     return Clusters(
@@ -131,11 +137,8 @@ def _as_points(centers: Tensor) -> Points:
 
 
 def _nearest(geometry: Euclidean, block: Points, centers: Points) -> tuple[Tensor, Tensor]:
-    """The nearest center of each point of a block, and the squared distance."""
-    offsets = geometry.offsets(block, centers)
-    smallest = offsets.amin(1)
-    # amin is many times faster than argmin, and a comparison as fast as either is slow.
-    nearest = (offsets == smallest[:, None]).to(torch.int8).argmax(1)
+    """The nearest center of each point, the lowest on a tie, and the squared distance."""
+    smallest, nearest = geometry.offsets(block, centers).min(1)
     return nearest, (smallest.double() + block.norms).clamp_(min=0)
 
 
@@ -166,14 +169,31 @@ def _whole_pool(geometry: Euclidean, centers: Tensor) -> Tensor:
     return moved
 
 
-def _running_mean(batch: Points, centers: Tensor, counts: Tensor) -> Tensor:
-    """Centers moved towards the points of a minibatch, by running means."""
-    scores = _as_points(centers)
-    offsets = torch.addmm(scores.norms.float(), batch.factors[0], scores.factors[0].T, alpha=-2)
-    nearest = offsets.argmin(1)
-    sums = torch.zeros_like(centers).index_add_(0, nearest, batch.factors[0].double())
-    new = torch.bincount(nearest, minlength=len(centers)).double()
-    counts += new
-    share = new / counts.clamp(min=1)
-    mean = sums / new.clamp(min=1)[:, None]
-    return torch.where(new[:, None] > 0, centers + share[:, None] * (mean - centers), centers)
+class _Minibatches:
+    """Centers moved towards the points of minibatches, by running means."""
+
+    def __init__(self, k: int, share: float, device: torch.device) -> None:
+        self.counts = torch.zeros(k, dtype=torch.float64, device=device)
+        self.share = min(1.0, 2 * share)
+        self.smoothed = math.inf
+        self.best = math.inf
+        self.stalled = 0
+
+    def move(self, batch: Points, geometry: Euclidean, centers: Tensor) -> Tensor:
+        """The centers after one minibatch."""
+        nearest, distance = _nearest(geometry, batch, _as_points(centers))
+        sums = torch.zeros(centers.shape, dtype=torch.float32, device=centers.device)
+        sums.index_add_(0, nearest, batch.factors[0])
+        new = torch.bincount(nearest, minlength=len(centers)).double()
+        self.counts += new
+        rate = (new / self.counts.clamp(min=1))[:, None]
+        mean = sums / new.clamp(min=1)[:, None]
+        self._watch(float(distance.mean()))
+        return torch.where(new[:, None] > 0, centers + rate * (mean - centers), centers)
+
+    def _watch(self, inertia: float) -> None:
+        if math.isinf(self.smoothed):
+            self.smoothed = inertia
+        self.smoothed += self.share * (inertia - self.smoothed)
+        self.stalled = 0 if self.smoothed < self.best else self.stalled + 1
+        self.best = min(self.best, self.smoothed)
