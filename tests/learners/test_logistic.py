@@ -7,7 +7,8 @@ from torch.nn import functional
 
 from labelwise.errors import InputError
 from labelwise.kernels import Rows
-from labelwise.learners.linear import gram, prepare
+from labelwise.learners import logistic
+from labelwise.learners.linear import folds, gram, prepare
 from labelwise.learners.logistic import Logistic
 from labelwise.learners.logistic_solver import optimum, whitened
 
@@ -129,6 +130,20 @@ def test_the_penalty_chosen_is_the_best_of_those_tried(d):
     assert len(tried) >= 2
     assert tried[model.report["penalty"]]["loss"] == min(each["loss"] for each in tried.values())
     assert all(each["rows"] == 100 for each in tried.values())
+
+
+def test_each_penalty_starts_from_the_last_ones_weights(monkeypatch):
+    starts = []
+
+    def spy(*args, start, **options):
+        starts.append(start is not None)
+        return optimum(*args, start=start, **options)
+
+    monkeypatch.setattr(logistic, "optimum", spy)
+    x, y = problem(100, 8)
+    given = prepare(Rows(x), torch.arange(100), y, 4)
+    _, tried = logistic.choose_penalty(given, folds(given.y, 0), None)
+    assert starts == [False] * 5 + [True] * 5 * (len(tried) - 1)
 
 
 def test_options_must_be_positive():

@@ -12,7 +12,7 @@ import torch
 from labelwise.errors import DataError, InputError
 from labelwise.kernels import Rows
 from labelwise.learners import StreamingEncoder, make_encoder, patches
-from labelwise.learners.patch_filters import learn_filters, mirrored
+from labelwise.learners.patch_filters import _paired_kmeans, learn_filters, mirrored
 from labelwise.learners.patches import PatchEncoder
 from labelwise.learners.ridge import Ridge
 from labelwise.pools.arrays import ArrayPool
@@ -99,6 +99,38 @@ def test_filters_are_unit_and_the_whitening_whitens():
     z = both @ filters.projection / deviation - filters.offset
     torch.testing.assert_close(z.T @ z / len(z), torch.eye(20), atol=1e-3, rtol=0)
     torch.testing.assert_close(z[200:], z[:200] * filters.signs, atol=2e-3, rtol=0)
+
+
+def test_a_patchs_mean_changes_nothing_even_with_every_coordinate_kept():
+    cut = torch.from_numpy(some_images(200)).float()[:, :3, :3].reshape(200, 27) - 128
+    filters = learn_filters(
+        cut,
+        6,
+        components=27,
+        regularization=0.01,
+        contrast=10.0,
+        iterations=1,
+        generator=torch.Generator().manual_seed(0),
+    )
+    shifted = (cut + 50) @ filters.projection
+    torch.testing.assert_close(shifted, cut @ filters.projection, atol=1e-3, rtol=1e-3)
+
+
+def test_kmeans_finds_directions_up_to_mirroring():
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    true = torch.tensor([[0.6, 0.0, 0.8, 0.0], [0.6, 0.0, 0.0, 0.8]])  # only odd parts differ
+    which = torch.randint(2, (400,), generator=generator)
+    points = true[which] * (1 + torch.rand(400, 1, generator=generator))
+    turned = torch.rand(400, 1, generator=generator) < 0.5
+    points = torch.where(turned, points * signs, points)
+    points = points + 0.01 * torch.randn(400, 4, generator=generator)
+    both = 0
+    for start in range(10):
+        found = _paired_kmeans(points, signs, 2, 10, torch.Generator().manual_seed(start))
+        nearest = torch.maximum(true @ found.T, true @ (found * signs).T)
+        both += bool((nearest.max(1).values > 0.99).all())
+    assert both >= 5  # two first filters of one cluster may stay there
 
 
 def test_bfloat16_is_near_float32():

@@ -98,6 +98,19 @@ def test_the_penalty_chosen_is_the_best_of_those_tried(shape):
     assert torch.equal(model.head_weight, fixed.head_weight)
 
 
+@pytest.mark.parametrize("shape", [(60, 200), (200, 20)])
+def test_logits_are_the_answers_times_the_factor_that_fits_the_left_out_ones(shape):
+    given = prepare(*problem(*shape), 3)
+    model = fit_ridge(given, 0, penalty=0.1)
+    solution = (ridge._Dual(given, 0, None) if given.dual else ridge._Primal(given, 0)).at(0.1)
+    factor = temperature(solution.left_out, given.y[solution.rows])
+    assert abs(factor - 1) > 0.1
+    answers = given.x @ solution.weight.T + solution.bias
+    logits = model.predict(problem(*shape)[0]).logits
+    wanted = factor * (answers - answers.mean(1, keepdim=True))
+    torch.testing.assert_close(logits, wanted, atol=1e-3, rtol=1e-3)
+
+
 def test_a_kernel_given_is_used():
     given = prepare(*problem(20, 30), 3)
     kernel = gram(given.x)
@@ -130,7 +143,8 @@ def test_temperature_is_the_best_factor():
 def test_temperature_has_an_answer_for_perfect_and_for_empty_scores():
     y = torch.tensor([0, 1, 2])
     perfect = temperature(torch.eye(3), y)
-    assert 1 < perfect < 1000
+    # Targets of 3/4 + 1/12 = 5/6 for the true class: exp(f) / (exp(f) + 2) = 5/6.
+    assert perfect == pytest.approx(np.log(10), rel=1e-4)
     assert temperature(torch.zeros(3, 3), y) == 1.0
     assert temperature(-torch.eye(3), y) == pytest.approx(1e-3, rel=1)
 
