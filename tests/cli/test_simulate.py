@@ -114,7 +114,12 @@ def test_ctrl_c_says_how_to_go_on(run, simulate, monkeypatch, tmp_path):
 
 
 def test_a_real_ctrl_c(simulate, tmp_path):
-    command = [sys.executable, "-c", "from labelwise.cli import main; main()"]
+    # A shell makes its background jobs deaf to Ctrl-C, and this test may run in one.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from labelwise.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code]
     arguments = [*map(str, simulate), "--rounds", "20"]
     process = subprocess.Popen(
         [*command, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True

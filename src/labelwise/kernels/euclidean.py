@@ -95,8 +95,10 @@ class Euclidean(Geometry):
         if self._held is not None and self._norms is not None:
             rows = rows.to(self._device)
             return Points((self._held[rows],), self._norms[rows])
-        x = self._convert(self._rows.take(rows))
-        return Points((x,), squared_norms(x))
+        x = self._rows.take(rows).to(self._device)
+        x = self._convert(x, x if x.dtype == torch.float32 else None)
+        norms = squared_norms(x) if self._norms is None else self._norms[rows.to(self._device)]
+        return Points((x,), norms)
 
     def squared_norms(self) -> Tensor:
         """(N,) float64; computed once."""

@@ -142,6 +142,12 @@ def _nearest(geometry: Euclidean, block: Points, centers: Points) -> tuple[Tenso
     return nearest, (smallest.double() + block.norms).clamp_(min=0)
 
 
+def _sums(nearest: Tensor, x: Tensor, k: int) -> Tensor:
+    """The sum of the points of each cluster, (k, D) float32."""
+    sums = torch.zeros(k, x.shape[1], dtype=torch.float32, device=x.device)
+    return sums.index_add_(0, nearest, x)
+
+
 def _assign(geometry: Euclidean, centers: Tensor) -> tuple[Tensor, Tensor]:
     points = _as_points(centers)
     parts = [_nearest(geometry, block, points) for _, block in geometry.blocks()]
@@ -156,8 +162,7 @@ def _whole_pool(geometry: Euclidean, centers: Tensor) -> Tensor:
     distances = []
     for _, block in geometry.blocks():
         nearest, distance = _nearest(geometry, block, points)
-        part = torch.zeros(centers.shape, dtype=torch.float32, device=centers.device)
-        sums += part.index_add_(0, nearest, block.factors[0])
+        sums += _sums(nearest, block.factors[0], len(centers))
         counts += torch.bincount(nearest, minlength=len(centers))
         distances.append(distance)
     moved = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), centers)
@@ -182,8 +187,7 @@ class _Minibatches:
     def move(self, batch: Points, geometry: Euclidean, centers: Tensor) -> Tensor:
         """The centers after one minibatch."""
         nearest, distance = _nearest(geometry, batch, _as_points(centers))
-        sums = torch.zeros(centers.shape, dtype=torch.float32, device=centers.device)
-        sums.index_add_(0, nearest, batch.factors[0])
+        sums = _sums(nearest, batch.factors[0], len(centers))
         new = torch.bincount(nearest, minlength=len(centers)).double()
         self.counts += new
         rate = (new / self.counts.clamp(min=1))[:, None]

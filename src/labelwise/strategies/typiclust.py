@@ -21,6 +21,8 @@ from labelwise.strategies.registry import strategy
 
 _FEW_CLUSTERS = 50
 _MINIBATCH = 5000
+_PASSES = 3
+_LEAST_ITERATIONS = 20
 _ADDED = 1e-5
 _DENSE = 2048
 _ROUNDING = 1e-13
@@ -84,7 +86,7 @@ def typiclust(
     """Cluster the pool; from the clusters with fewest labels first, pick the densest row.
 
     1. k-means with min(labeled + n, ``max_clusters``) clusters on all rows; in minibatches
-       of 5,000 when there are more than 50 clusters.
+       of 5,000, three times over the pool, when there are more than 50 clusters.
     2. Clusters of at most ``min_size`` rows step back. The others queue up: fewest labeled
        rows first, then largest first. The queue is not sorted again as picks are made.
     3. In turn each gives the row of largest `typicality` among those neither labeled nor
@@ -115,8 +117,10 @@ def typiclust(
     rows = unit_rows(rows) if normalize else rows
     have = np.zeros(0, np.int64) if labeled is None else labeled.cpu().numpy()
     k = min(len(have) + n, max_clusters, len(rows))
-    minibatch = _MINIBATCH if k > _FEW_CLUSTERS else None
-    member = cluster(rows, k, generator=generator, minibatch=minibatch).assignment.cpu().numpy()
+    minibatch = _MINIBATCH if k > _FEW_CLUSTERS and len(rows) > _MINIBATCH else None
+    iterations = max(_LEAST_ITERATIONS, -(-_PASSES * len(rows) // _MINIBATCH)) if minibatch else 100
+    found = cluster(rows, k, generator=generator, minibatch=minibatch, iterations=iterations)
+    member = found.assignment.cpu().numpy()
     large, small = _queue(member, have, min_size)
     free = np.ones(len(rows), dtype=bool)
     free[have] = False
