@@ -238,6 +238,6 @@ def check_memory(geometry: Geometry, centers: int, memory: int | None) -> None:
     )
     if memory < need:
         raise ResourceError(
-            f"memory must be at least {need / 1e6:.0f} MB for {len(geometry)} points and "
-            f"{centers} centers, got {memory / 1e6:.0f} MB"
+            f"memory must be at least {need / 1e6:.3g} MB for {len(geometry)} points and "
+            f"{centers} centers, got {memory / 1e6:.3g} MB"
         )
