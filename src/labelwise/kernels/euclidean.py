@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from labelwise.errors import InputError
+from labelwise.kernels.gemm import single_roundoff
 from labelwise.kernels.geometry import HOLD_BYTES, Geometry, Points, squared_norms
 from labelwise.kernels.rows import Rows
 
 _SAMPLE_NUMBERS = 1 << 22
+_SUMMED = 256
 
 
 class Euclidean(Geometry):
@@ -143,15 +145,28 @@ class Euclidean(Geometry):
         )
 
     def nearest_mean(self, rows: Tensor) -> int:
-        """The one of ``rows`` nearest the mean of all points; the lowest on a tie to 1e-12."""
-        mean = self._mean()
-        center = Points((mean.float()[None],), mean.square().sum()[None])
+        """The one of ``rows`` nearest the mean of all points; the lowest on a tie to 1e-12.
+
+        A mean in single precision, with a bound on its error, leaves few rows to decide on.
+        """
         norms = self.squared_norms()
+        ones = torch.ones(1, _SUMMED, device=self._device)
+        total = torch.zeros(self.widths[0], dtype=torch.float64, device=self._device)
+        for _, block in self.blocks():
+            for part in block.factors[0].split(_SUMMED):
+                total += (ones[:, : len(part)] @ part)[0].double()
+        mean = total / len(self)
+        center = Points((mean.float()[None],), mean.square().sum()[None])
         offsets = torch.cat([self.offsets(block, center)[:, 0] for _, block in self.blocks()])
-        near, slack = norms + offsets.double(), self.error * (norms + center.norms)
+        off = 2 * _SUMMED * single_roundoff(self._device) * norms.sqrt().mean()
+        reach = norms.sqrt() + center.norms.sqrt() + off
+        near, slack = (
+            norms + offsets.double(),
+            self.error * (norms + center.norms) + 2 * reach * off,
+        )
         rows = rows.to(near.device)
-        reach = (near + slack)[rows].min()
-        return super().nearest_mean(rows[(near - slack)[rows] <= reach])
+        close = rows[(near - slack)[rows] <= (near + slack)[rows].min()]
+        return int(close[0]) if len(close) == 1 else super().nearest_mean(close)
 
     def _mean(self) -> Tensor:
         total = torch.zeros(self.widths[0], dtype=torch.float64, device=self._device)
