@@ -130,6 +130,7 @@ def test_the_penalty_chosen_is_the_best_of_those_tried(d):
     assert len(tried) >= 2
     assert tried[model.report["penalty"]]["loss"] == min(each["loss"] for each in tried.values())
     assert all(each["rows"] == 100 for each in tried.values())
+    assert tried[model.report["penalty"]]["loss"] < 0.95 * np.log(4)  # those fits were fits
 
 
 def test_each_penalty_starts_from_the_last_ones_weights(monkeypatch):
