@@ -271,6 +271,8 @@ def saving(efficiency: Efficiency | None) -> str:
         return "–"
     sign = {"strategy": "≥ ", "baseline": "≤ "}.get(efficiency.reached, "")
     text = f"{sign}{efficiency.ratio:.2f} ×"
+    if efficiency.reached == "baseline" and efficiency.high == 0:
+        return f"{text}, never reached"
     if math.isnan(efficiency.low):
         return text
     high = "∞" if math.isinf(efficiency.high) else f"{efficiency.high:.2f}"
