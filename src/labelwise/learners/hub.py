@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +28,7 @@ from labelwise.learners.torchvision_import import prepare_torchvision
 from labelwise.pools import ImagePool, Pool, TextPool
 
 
-class _Pretrained:
+class _Pretrained(ABC):
     """What both families share: options, and encoding minibatch by minibatch."""
 
     def __init__(self, family: str, model: str, minibatch: int, device: str | None) -> None:
@@ -44,9 +45,9 @@ class _Pretrained:
             raise InputError(f"the {self.name} encoder is not fitted; call fit(pool, seed=0) first")
         return self._network
 
+    @abstractmethod
     def item_shape(self) -> tuple[int, ...]:
         """(D,), the width of the network's features."""
-        raise NotImplementedError
 
     def dtype(self) -> np.dtype[Any]:
         """float32."""
@@ -75,8 +76,8 @@ class _Pretrained:
                 progress(start + len(rows), len(pool))
         return out
 
-    def _features(self, pool: Pool, rows: NDArray[np.int64]) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _features(self, pool: Pool, rows: NDArray[np.int64]) -> Tensor: ...
 
 
 class Timm(_Pretrained):
