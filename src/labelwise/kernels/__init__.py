@@ -9,7 +9,9 @@ from labelwise.kernels.kmeans_plus_plus import kmeans_plus_plus
 from labelwise.kernels.lloyd import Clusters, kmeans
 from labelwise.kernels.neighbors import Neighbors, nearest_neighbors
 from labelwise.kernels.noise import Generator, derive, numpy_stream, torch_stream
+from labelwise.kernels.progress import Progress
 from labelwise.kernels.rows import Rows
+from labelwise.kernels.similarity import Similarity
 
 __all__ = [
     "Chosen",
@@ -21,7 +23,9 @@ __all__ = [
     "GradientEmbedding",
     "Neighbors",
     "Points",
+    "Progress",
     "Rows",
+    "Similarity",
     "derive",
     "farthest_first",
     "fast_mm",

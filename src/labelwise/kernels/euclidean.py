@@ -28,6 +28,8 @@ class Euclidean(Geometry):
             tensor on any device. Read in blocks, never converted whole unless that copy is
             small (256 MB).
         device: where to compute; where ``x`` is by default.
+        shift: whether points far from the origin may be shifted. False keeps inner products
+            with the origin where it is, as similarities by angle need.
 
     Raises:
         InputError: not two-dimensional, or no columns.
@@ -38,12 +40,14 @@ class Euclidean(Geometry):
             [ 0.]], dtype=torch.float64)
     """
 
-    def __init__(self, x: Any, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self, x: Any, device: torch.device | str | None = None, *, shift: bool = True
+    ) -> None:
         self._rows = x if isinstance(x, Rows) else Rows(x, "x")
         self._check()
         self._device = torch.device(device) if device is not None else self._rows.device
         self.widths = (self._rows.shape[1],)
-        self._shift = self._far_from_origin()
+        self._shift = self._far_from_origin() if shift else None
         self._held: Tensor | None = None
         self._norms: Tensor | None = None
         plain = self._shift is None and self._rows.dtype == torch.float32
@@ -101,6 +105,19 @@ class Euclidean(Geometry):
         x = self._convert(x, x if x.dtype == torch.float32 else None)
         norms = squared_norms(x) if self._norms is None else self._norms[rows.to(self._device)]
         return Points((x,), norms)
+
+    def points(self, *arrays: Any) -> Points:
+        """Vectors that are not rows of this geometry as points that fit it, (n, D)."""
+        rows = Rows(arrays[0], "points")
+        if len(arrays) != 1 or rows.ndim != 2 or rows.shape[1] != self.widths[0]:
+            raise InputError(f"points must be (n, {self.widths[0]}), got {rows.shape}")
+        x = self._convert(rows.tensor().clone()).contiguous()
+        return Points((x,), squared_norms(x))
+
+    @property
+    def shifted(self) -> bool:
+        """Whether points are multiplied relative to another origin than the rows' own."""
+        return self._shift is not None
 
     def squared_norms(self) -> Tensor:
         """(N,) float64; computed once."""

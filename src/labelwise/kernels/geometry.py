@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,6 +82,14 @@ class Geometry(ABC):
     @abstractmethod
     def take(self, rows: Tensor) -> Points:
         """A copy of the points in ``rows``: (n,) int64, any order."""
+
+    @abstractmethod
+    def points(self, *arrays: Any) -> Points:
+        """Points that are not rows of this geometry, such as a query set, made to fit it.
+
+        Args:
+            arrays: (n, width) numbers, what the geometry is made of.
+        """
 
     @abstractmethod
     def exact(self, rows: Tensor, others: Tensor) -> Tensor:

@@ -118,6 +118,20 @@ class GradientEmbedding(Geometry):
             return self._held[rows.to(self._device)]
         return self._gather(rows)
 
+    def points(self, *arrays: Any) -> Points:
+        """Points from other ``probs`` (n, C), ``embeddings`` (n, D) and perhaps labels (n,).
+
+        Without labels the gradient is taken at the predicted class, whatever the rows' own are
+        taken at.
+        """
+        if len(arrays) not in (2, 3):
+            raise InputError(f"points are made of probs, embeddings and labels, got {len(arrays)}")
+        labels = torch.as_tensor(arrays[2], dtype=torch.int64) if len(arrays) == 3 else None
+        other = GradientEmbedding(arrays[0], arrays[1], self._bias, labels, self._device)
+        if other.widths != self.widths:
+            raise InputError(f"points must have widths {self.widths}, got {other.widths}")
+        return other.take(torch.arange(len(other)))
+
     def squared_norms(self) -> Tensor:
         """(N,) float64; computed once."""
         if self._norms is None:

@@ -1,0 +1,67 @@
+"""How a long selection is doing: picks made so far, told and kept as they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from labelwise.errors import InputError
+from labelwise.kernels.geometry import Chosen
+
+
+class Progress:
+    """The picks of a running kernel, from the first to the last.
+
+    A kernel whose picks depend only on its input and on the picks before them can be stopped
+    anywhere: given the same input and `earlier`, it goes on to the same end.
+
+    Args:
+        earlier: what an interrupted run of the same call had picked, in order.
+        tell: called with all picks so far, whenever there are new ones.
+        passing: called with the share of the current pass over the pool, 0 to 1.
+
+    Attributes:
+        earlier: rows and gains to take over before the first new pick; None at a fresh start.
+    """
+
+    def __init__(
+        self,
+        earlier: Chosen | None = None,
+        tell: Callable[[Chosen], None] | None = None,
+        passing: Callable[[float], None] | None = None,
+    ) -> None:
+        self.earlier = earlier
+        self._tell = tell
+        self._passing = passing
+        self._rows: list[Tensor] = []
+        self._gains: list[Tensor] = []
+
+    def resume(self, n: int) -> Chosen | None:
+        """The earlier picks, at most n of them, counted as made; None where there are none.
+
+        Raises:
+            InputError: more earlier picks than the n that are asked for.
+        """
+        if self.earlier is None or not len(self.earlier.rows):
+            return None
+        if len(self.earlier.rows) > n:
+            raise InputError(
+                f"the checkpoint holds {len(self.earlier.rows)} picks, but n is {n}; ask for at "
+                "least as many, or delete it"
+            )
+        self._rows, self._gains = [self.earlier.rows], [self.earlier.gains]
+        return self.earlier
+
+    def picked(self, rows: Tensor, gains: Tensor) -> None:
+        """New picks, in order: (m,) int64 rows and (m,) float64 gains."""
+        self._rows.append(rows.cpu())
+        self._gains.append(gains.double().cpu())
+        if self._tell is not None:
+            self._tell(Chosen(torch.cat(self._rows), torch.cat(self._gains)))
+
+    def passing(self, share: float) -> None:
+        """How far the current pass over the pool is, 0 to 1."""
+        if self._passing is not None:
+            self._passing(share)
