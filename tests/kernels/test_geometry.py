@@ -72,16 +72,14 @@ def test_cosine_distance():
     check_bounds(Cosine(x * 3), pairwise(unit))
 
 
-def test_blocks_of_a_large_file_are_converted_and_shifted_one_by_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("labelwise.kernels.euclidean.HOLD_BYTES", 0)
+def test_blocks_of_a_large_file_are_converted_and_shifted_one_by_one(tmp_path):
     x = (50 + np.random.default_rng(0).normal(size=(300, 5))).astype(np.float16)
     np.save(tmp_path / "x.npy", x)
-    g = Euclidean(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    g = Euclidean(np.load(tmp_path / "x.npy", mmap_mode="r"), hold=0)
     assert g._held is None
     check_bounds(g, pairwise(x))
-    monkeypatch.setattr("labelwise.kernels.gradient.HOLD_BYTES", 0)
     probs = np.random.default_rng(1).dirichlet(np.ones(3), size=300).astype(np.float16)
-    lazy = GradientEmbedding(probs, x, bias=True)
+    lazy = GradientEmbedding(probs, x, bias=True, hold=0)
     assert lazy._held is None
     check_bounds(lazy, pairwise(gradients(probs, x, bias=True)))
 

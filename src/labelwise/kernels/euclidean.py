@@ -26,10 +26,11 @@ class Euclidean(Geometry):
     Args:
         x: (N, D) numbers of any float or integer type: an array, a memory-mapped file, a
             tensor on any device. Read in blocks, never converted whole unless that copy is
-            small (256 MB).
+            small.
         device: where to compute; where ``x`` is by default.
         shift: whether points far from the origin may be shifted. False keeps inner products
             with the origin where it is, as similarities by angle need.
+        hold: bytes that a converted copy of the rows may take; a larger one is not made.
 
     Raises:
         InputError: not two-dimensional, or no columns.
@@ -41,7 +42,12 @@ class Euclidean(Geometry):
     """
 
     def __init__(
-        self, x: Any, device: torch.device | str | None = None, *, shift: bool = True
+        self,
+        x: Any,
+        device: torch.device | str | None = None,
+        *,
+        shift: bool = True,
+        hold: int = HOLD_BYTES,
     ) -> None:
         self._rows = x if isinstance(x, Rows) else Rows(x, "x")
         self._check()
@@ -51,7 +57,7 @@ class Euclidean(Geometry):
         self._held: Tensor | None = None
         self._norms: Tensor | None = None
         plain = self._shift is None and self._rows.dtype == torch.float32
-        if len(self) * self.widths[0] * 4 <= HOLD_BYTES or (plain and not self._on_disk()):
+        if len(self) * self.widths[0] * 4 <= hold or (plain and not self._on_disk()):
             self._held = self._convert(self._rows.tensor()).contiguous()
             self._norms = self._norms_of(self._held)
 
@@ -91,10 +97,9 @@ class Euclidean(Geometry):
             return
         step = self.block_size
         buffer = torch.empty(step, self.widths[0], device=self._device)
-        for start in range(0, len(self), step):
-            stop = min(start + step, len(self))
-            x = self._convert(self._rows.block(start, stop), buffer[: stop - start])
-            yield start, self._as_points(x, slice(start, stop))
+        for start, stored in self._rows.blocks(step):
+            x = self._convert(stored, buffer[: len(stored)])
+            yield start, self._as_points(x, slice(start, start + len(x)))
 
     def take(self, rows: Tensor) -> Points:
         """A copy of the points in ``rows``."""
@@ -133,6 +138,10 @@ class Euclidean(Geometry):
             for i in range(0, len(rows), step)
         ]
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+    def double(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Stored rows as float64, never shifted or rounded."""
+        return (self._double(rows),)
 
     def shift(self, x: Tensor) -> Tensor:
         """Vectors in the coordinates that points are multiplied in, (n, D) float64."""
@@ -247,6 +256,11 @@ class Cosine(Euclidean):
 
     def _double(self, rows: Tensor) -> Tensor:
         return _unit(self._rows.take(rows).to(self._device))
+
+    @property
+    def directions(self) -> bool:
+        """All points have length one."""
+        return True
 
     def _check(self) -> None:
         super()._check()

@@ -30,6 +30,7 @@ class GradientEmbedding(Geometry):
         bias: whether the head's bias counts: then h_i is followed by a 1.
         labels: (N,) int64 classes to take the gradient at instead of the predicted ones.
         device: where to compute; where ``embeddings`` are by default.
+        hold: bytes that a converted copy of both may take; a larger one is not made.
 
     Raises:
         InputError: not two matrices of the same length.
@@ -46,6 +47,7 @@ class GradientEmbedding(Geometry):
         bias: bool = False,
         labels: Tensor | None = None,
         device: torch.device | str | None = None,
+        hold: int = HOLD_BYTES,
     ) -> None:
         self._probs = probs if isinstance(probs, Rows) else Rows(probs, "probs")
         self._embeddings = (
@@ -61,18 +63,18 @@ class GradientEmbedding(Geometry):
         self._labels = labels
         self.widths = (p[1], h[1] + bias)
         self._held: Points | None = None
-        if len(self) * sum(self.widths) * 4 <= HOLD_BYTES or self._is_plain():
+        if len(self) * sum(self.widths) * 4 <= hold or self._is_plain(hold):
             self._held = self._gather(torch.arange(len(self)), whole=True)
         self._norms: Tensor | None = self._held.norms if self._held is not None else None
 
-    def _is_plain(self) -> bool:
+    def _is_plain(self, hold: int) -> bool:
         h = self._embeddings
         return (
             not self._bias
             and h.dtype == torch.float32
             and h.device == self._device
             and not h.is_file
-            and len(self) * self.widths[0] * 4 <= HOLD_BYTES
+            and len(self) * self.widths[0] * 4 <= hold
         )
 
     def __len__(self) -> int:
@@ -102,11 +104,12 @@ class GradientEmbedding(Geometry):
             return
         step = self.block_size
         buffer = torch.ones(step, self.widths[1], device=self._device)
-        for start in range(0, len(self), step):
-            stop = min(start + step, len(self))
-            h = buffer[: stop - start]
-            h[:, : self._embeddings.shape[1]].copy_(self._embeddings.block(start, stop))
-            a = self._residuals(self._probs.block(start, stop), slice(start, stop))
+        streams = zip(self._probs.blocks(step), self._embeddings.blocks(step))
+        for (start, p), (_, stored) in streams:
+            stop = start + len(stored)
+            h = buffer[: len(stored)]
+            h[:, : self._embeddings.shape[1]].copy_(stored)
+            a = self._residuals(p, slice(start, stop))
             if self._norms is None:
                 yield start, self._points(a, h)
             else:
@@ -156,14 +159,18 @@ class GradientEmbedding(Geometry):
             parts.append((near + far + cross).clamp_(min=0))
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
+    def double(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Residuals and embeddings of some rows in float64, never rounded."""
+        return self._double(rows)
+
     def true_norms(self, rows: Tensor) -> Tensor:
-        """Squared norms, (n,) float64: gradients are never shifted, so a short list decides."""
-        norms = self.squared_norms().cpu()
-        near = norms[rows] >= norms[rows].max() * (1 - 2 * self.error)
-        a, h = self._double(rows[near])
-        found = norms[rows]
-        found[near] = (a.square().sum(1) * h.square().sum(1)).cpu()
-        return found
+        """Squared norms, (n,) float64."""
+        step = max(1, (4 << 20) // (8 * sum(self.widths)))
+        parts = [torch.zeros(0, dtype=torch.float64, device=self._device)]
+        for part in rows.split(step):
+            a, h = self._double(part)
+            parts.append(a.square().sum(1) * h.square().sum(1))
+        return torch.cat(parts)
 
     def to_mean(self, rows: Tensor) -> Tensor:
         """Squared distances to the mean gradient, less its squared norm, (n,) float64."""

@@ -1,10 +1,11 @@
-"""An array that is read by rows, wherever it lives: memory, a memory-mapped file, a device."""
+"""An array that is read by rows, wherever it lives: memory, a file, a device, or nowhere yet."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,25 +13,42 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labelwise.errors import InputError
+from labelwise.kernels.files import FileRows, open_rows
 
 BLOCK_BYTES = 16 << 20
 """Bytes of float32 that one block of rows holds: a few times the second-level cache."""
 
 
+class Source(Protocol):
+    """Where rows come from."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    is_file: bool
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Some rows, a copy."""
+
+    def block(self, start: int, stop: int, buffer: Tensor | None = None) -> Tensor:
+        """A stretch of rows: a view, or read into ``buffer`` where one is given and of use."""
+
+
 class Rows:
     """N rows of an array of any rank, read whole, in blocks or by row number.
 
-    Nothing is copied or converted at construction, so a memory-mapped file may be larger than
-    memory. Every reader returns a tensor of the array's own dtype, on the array's own device;
-    treat it as read-only, it may be a view.
+    Nothing is copied or converted at construction, so a file may be larger than memory. Every
+    reader returns a tensor of the array's own dtype, on the array's own device; treat it as
+    read-only, it may be a view.
 
     Args:
-        source: a torch tensor, a NumPy array or memmap, a path to a ``.npy`` file, another
-            `Rows`, or anything ``numpy.asarray`` takes.
-        name: what error messages call it.
+        source: a torch tensor, a NumPy array or memmap, a path to a ``.npy``, ``.safetensors``
+            or ``.parquet`` file, another `Rows`, or anything ``numpy.asarray`` takes.
+        name: what error messages call it; of several tensors in one ``.safetensors`` file the
+            one of this name is read.
 
     Raises:
-        InputError: a path that is no readable ``.npy`` file, or an array of objects or strings.
+        InputError: a path that cannot be read, or an array of objects or strings.
 
     >>> Rows([[1.0, 2.0], [3.0, 4.0]]).take(torch.tensor([1]))
     tensor([[3., 4.]], dtype=torch.float64)
@@ -38,44 +56,47 @@ class Rows:
 
     def __init__(self, source: Any, name: str = "array") -> None:
         self.name = name
-        self._array: Tensor | NDArray[Any]
+        self._source: Source
         if isinstance(source, Rows):
-            self._array = source._array
+            self._source = source._source
+        elif isinstance(source, FileRows | _Derived):
+            self._source = source
         elif isinstance(source, Tensor):
-            self._array = source.detach()
+            self._source = _Array(source.detach())
         else:
-            self._array = _numpy(source, name)
+            self._source = _source(source, name)
         if self.ndim == 0:
             raise InputError(f"{name} must have at least one dimension, got a single number")
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The array's shape, rows first."""
-        return tuple(self._array.shape)
+        return self._source.shape
 
     @property
     def ndim(self) -> int:
         """How many dimensions the array has."""
-        return len(self._array.shape)
+        return len(self.shape)
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype that every reader returns."""
-        if isinstance(self._array, Tensor):
-            return self._array.dtype
-        return torch.from_numpy(np.empty(0, self._array.dtype)).dtype
+        return self._source.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the array lives."""
-        if isinstance(self._array, Tensor):
-            return self._array.device
-        return torch.device("cpu")
+        return self._source.device
 
     @property
     def is_file(self) -> bool:
-        """Whether the rows stay on disk and are read as they are asked for."""
-        return isinstance(self._array, np.memmap)
+        """Whether the rows are read or computed as they are asked for, never held whole."""
+        return self._source.is_file
+
+    @property
+    def file(self) -> FileRows | None:
+        """The file that the rows are read from, if it is one."""
+        return self._source if isinstance(self._source, FileRows) else None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -88,22 +109,29 @@ class Rows:
 
     def take(self, rows: Tensor) -> Tensor:
         """A copy of some rows, in the order asked for. ``rows``: (n,) int64."""
-        if isinstance(self._array, Tensor):
-            return self._array[rows.to(self._array.device)]
-        return torch.from_numpy(self._array[rows.cpu().numpy()])
+        return self._source.take(rows)
 
     def block(self, start: int, stop: int) -> Tensor:
         """Rows ``start`` to ``stop`` (exclusive); a view where memory allows one."""
-        part = self._array[start:stop]
-        if isinstance(part, Tensor):
-            return part
-        return torch.from_numpy(part if part.flags.writeable else part.copy())
+        return self._source.block(start, stop)
 
     def blocks(self, size: int | None = None) -> Iterator[tuple[int, Tensor]]:
-        """All rows in order, as pairs of the first row's number and a block of ``size`` rows."""
+        """All rows in order, as pairs of the first row's number and a block of ``size`` rows.
+
+        A block is good until the next one is asked for: rows of a file are read ahead, by a
+        thread of their own, into two buffers that take turns.
+        """
         step = size or self.block_size()
-        for start in range(0, len(self), step):
-            yield start, self.block(start, min(start + step, len(self)))
+        spans = [(i, min(i + step, len(self))) for i in range(0, len(self), step)]
+        if isinstance(self._source, _Derived):
+            for start, part in self._source.rows.blocks(step):
+                yield start, self._source.function(part)
+            return
+        if isinstance(self._source, FileRows) and len(spans) > 1:
+            yield from _read_ahead(self._source, spans)
+            return
+        for start, stop in spans:
+            yield start, self.block(start, stop)
 
     def block_size(self) -> int:
         """Rows a block holds by default, about `BLOCK_BYTES` of float32."""
@@ -114,14 +142,87 @@ class Rows:
         """The whole array as one tensor; a view where memory allows one."""
         return self.block(0, len(self))
 
+    def map(self, function: Callable[[Tensor], Tensor], name: str) -> Rows:
+        """Rows computed from these, block by block, each time they are asked for.
 
-def _numpy(source: Any, name: str) -> NDArray[Any]:
-    """The source as a NumPy array that torch can wrap, memory-mapped when it is a file."""
+        Args:
+            function: from a (b, ...) tensor of rows to a (b, ...) tensor, each row by itself.
+            name: what error messages call the result.
+
+        >>> Rows([[1.0], [2.0]]).map(lambda x: x * 10, "tens").take(torch.tensor([1]))
+        tensor([[20.]], dtype=torch.float64)
+        """
+        return Rows(_Derived(self, function), name)
+
+
+class _Array:
+    """Rows of an array in memory, on any device, or of a memory-mapped one."""
+
+    is_file = False
+
+    def __init__(self, array: Tensor | NDArray[Any]) -> None:
+        self._array = array
+        self.shape = tuple(array.shape)
+        if isinstance(array, Tensor):
+            self.dtype, self.device = array.dtype, array.device
+        else:
+            self.is_file = isinstance(array, np.memmap)
+            self.dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
+            self.device = torch.device("cpu")
+
+    def take(self, rows: Tensor) -> Tensor:
+        if isinstance(self._array, Tensor):
+            return self._array[rows.to(self.device)]
+        return torch.from_numpy(self._array[rows.cpu().numpy()])
+
+    def block(self, start: int, stop: int, buffer: Tensor | None = None) -> Tensor:
+        part = self._array[start:stop]
+        if isinstance(part, Tensor):
+            return part
+        return torch.from_numpy(part if part.flags.writeable else part.copy())
+
+
+class _Derived:
+    """Rows computed from other rows."""
+
+    is_file = True
+
+    def __init__(self, rows: Rows, function: Callable[[Tensor], Tensor]) -> None:
+        self.rows, self.function = rows, function
+        probe = function(rows.block(0, min(1, len(rows))))
+        self.shape = (len(rows), *probe.shape[1:])
+        self.dtype, self.device = probe.dtype, probe.device
+
+    def take(self, rows: Tensor) -> Tensor:
+        return self.function(self.rows.take(rows))
+
+    def block(self, start: int, stop: int, buffer: Tensor | None = None) -> Tensor:
+        return self.function(self.rows.block(start, stop))
+
+
+def _read_ahead(file: FileRows, spans: list[tuple[int, int]]) -> Iterator[tuple[int, Tensor]]:
+    """Blocks of a file, the next one being read while the last one is worked on."""
+    buffers = [file.empty(max(stop - start for start, stop in spans)) for _ in range(2)]
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
+        coming = reader.submit(file.block, *spans[0], buffers[0])
+        for i, (start, _) in enumerate(spans):
+            ready = coming.result()
+            if i + 1 < len(spans):
+                coming = reader.submit(file.block, *spans[i + 1], buffers[(i + 1) % 2])
+            yield start, ready
+
+
+def _source(source: Any, name: str) -> Source:
+    """What can be read by rows, made of a path or of anything NumPy takes."""
     if isinstance(source, str | Path):
-        source = _open_npy(Path(source), name)
-    if isinstance(source, np.memmap) and not source.flags.writeable and source.filename:
-        source = _copy_on_write(source)
-    array: NDArray[Any] = source if isinstance(source, np.ndarray) else np.asarray(source)
+        return open_rows(Path(source), name)
+    if isinstance(source, np.memmap):
+        return FileRows.of_memmap(source) or _Array(_wrappable(source, name))
+    return _Array(_wrappable(np.asarray(source), name))
+
+
+def _wrappable(array: NDArray[Any], name: str) -> NDArray[Any]:
+    """The array, or a copy of it that torch can wrap."""
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} must hold numbers, got an array of {array.dtype}")
     if not array.dtype.isnative:
@@ -129,23 +230,3 @@ def _numpy(source: Any, name: str) -> NDArray[Any]:
     if any(stride < 0 for stride in array.strides):
         array = np.ascontiguousarray(array)
     return array
-
-
-def _open_npy(path: Path, name: str) -> NDArray[Any]:
-    if path.suffix != ".npy":
-        raise InputError(f"{name} must be an array or a path to a .npy file, got {str(path)!r}")
-    try:
-        loaded: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{name}: cannot read {str(path)!r} as a .npy file: {error}") from error
-    return loaded
-
-
-def _copy_on_write(array: np.memmap) -> NDArray[Any]:
-    """A read-only memmap opened again so that torch may wrap its pages without a copy."""
-    if isinstance(array.base, np.memmap) or not array.flags.c_contiguous:
-        return np.asarray(array)  # a part of a file: its offset is not known, so blocks are copied
-    shape = tuple(array.shape)
-    return np.memmap(
-        str(array.filename), dtype=array.dtype, mode="c", offset=array.offset, shape=shape
-    )
