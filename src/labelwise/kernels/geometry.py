@@ -61,6 +61,44 @@ class Points:
         )
 
 
+class Moments(NamedTuple):
+    """Of pairs of points (x, y), each (P,) float64.
+
+    Attributes:
+        norms: squared norms of x.
+        others: squared norms of y.
+        apart: squared distances.
+        along: inner products of x with x - y.
+    """
+
+    norms: Tensor
+    others: Tensor
+    apart: Tensor
+    along: Tensor
+
+
+def vector_moments(x: Tensor, y: Tensor) -> Moments:
+    """The moments of pairs of vectors, (P, D) float64 each."""
+    difference = x - y
+    return Moments(
+        x.square().sum(1), y.square().sum(1), difference.square().sum(1), (x * difference).sum(1)
+    )
+
+
+def outer_moments(parts: list[Moments]) -> Moments:
+    """The moments of outer products from those of their factors, without cancellation.
+
+    With dx = x - y the difference of the products xu' and yv' is ``dx u' + y du'``; so its
+    squared norm is ``|dx|^2 |u|^2 + |y|^2 |du|^2 + 2 (dx . y)(u . du)``.
+    """
+    (u, v, du, u_along), *rest = reversed(parts)
+    for x, y, dx, x_along in rest:
+        apart = dx * u + y * du + 2 * (x_along - dx) * u_along
+        u_along = x * u_along + x_along * (u - u_along)
+        u, v, du = x * u, y * v, apart.clamp_(min=0)
+    return Moments(u, v, du, u_along)
+
+
 class Geometry(ABC):
     """N points answering inner products and distances. Subclasses say what a point is."""
 
@@ -101,6 +139,29 @@ class Geometry(ABC):
         Returns:
             (P,) float64; exactly 0 for equal points; the same whatever else is asked for.
         """
+
+    @abstractmethod
+    def double(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The factors of the points in ``rows`` in float64, never shifted or rounded."""
+
+    def moments(self, some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Moments:
+        """What pairs of points are to each other, from differences of their factors.
+
+        Args:
+            some, others: float64 factors of P points each, from `double` or from the factors
+                of `Points`; pair p is of the p-th of both.
+        """
+        return outer_moments([vector_moments(x, y) for x, y in zip(some, others)])
+
+    @property
+    def shifted(self) -> bool:
+        """Whether points are multiplied relative to another origin than their own."""
+        return False
+
+    @property
+    def directions(self) -> bool:
+        """Whether all points have length one, so that angles follow from distances."""
+        return False
 
     @abstractmethod
     def to_mean(self, rows: Tensor) -> Tensor:
@@ -153,6 +214,10 @@ class Geometry(ABC):
 
     def largest(self, rows: Tensor) -> int:
         """The one of ``rows`` with the largest squared norm; the lowest on a tie to 1e-12."""
+        if not self.shifted:
+            # Norms in single precision, with a bound on their error, leave few rows to decide on.
+            near = self.squared_norms().cpu()[rows.cpu()]
+            rows = rows[near >= near.max() * (1 - 2 * self.error)]
         norms = self.true_norms(rows)
         return int(rows[(norms >= norms.max() * (1 - 1e-12)).cpu()].min())
 

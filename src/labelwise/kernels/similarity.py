@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from labelwise.errors import InputError, nearest
-from labelwise.kernels.euclidean import Cosine, Euclidean
 from labelwise.kernels.geometry import Geometry, Points
 
 Kind = Literal["dot", "cosine", "cosine01", "rbf", "top_hat", "distance", "complement"]
@@ -32,6 +31,7 @@ class Similarity:
         InputError: an unknown kind, a missing or needless width, or a shifted geometry where
             the origin matters.
 
+    >>> from labelwise.kernels import Euclidean
     >>> s = Similarity(Euclidean([[0.0], [1.0], [3.0]]), "top_hat", width=1.5)
     >>> s.between(s.take(torch.tensor([0, 1])), s.take(torch.tensor([0, 1, 2])))
     tensor([[1., 1., 0.],
@@ -49,9 +49,8 @@ class Similarity:
             raise InputError(f"similarity {kind!r} {need} width")
         if width is not None and not width > 0:
             raise InputError(f"width must be > 0, got {width}")
-        moved = isinstance(geometry, Euclidean) and geometry.shifted
-        unit = isinstance(geometry, Cosine) and kind != "dot"  # then angles follow from distances
-        if kind in ("dot", "cosine", "cosine01") and moved and not unit:
+        by_distance = geometry.directions and kind != "dot"
+        if kind in ("dot", "cosine", "cosine01") and geometry.shifted and not by_distance:
             raise InputError(
                 f"similarity {kind!r} depends on the origin, which this geometry has moved; "
                 "build it with Euclidean(x, shift=False)"
@@ -104,7 +103,7 @@ class Similarity:
         return torch.full((len(rows),), value[self.kind], dtype=torch.float64, device=self.device)
 
     def _cosine(self, some: Points, others: Points) -> Tensor:
-        if isinstance(self.geometry, Cosine):
+        if self.geometry.directions:
             # Points of length one, shifted perhaps: the angle follows from their distance.
             squared = self.geometry.offsets(some, others).add_(some.norms.float()[:, None])
             return squared.mul_(-0.5).add_(1).clamp_(-1, 1)
