@@ -5,6 +5,7 @@ from labelwise.kernels.farthest import farthest_first
 from labelwise.kernels.gemm import fast_mm, linear
 from labelwise.kernels.geometry import Chosen, Geometry, Points
 from labelwise.kernels.gradient import GradientEmbedding
+from labelwise.kernels.greedy import greedy
 from labelwise.kernels.kmeans_plus_plus import kmeans_plus_plus
 from labelwise.kernels.lloyd import Clusters, kmeans
 from labelwise.kernels.neighbors import Neighbors, nearest_neighbors
@@ -29,6 +30,7 @@ __all__ = [
     "derive",
     "farthest_first",
     "fast_mm",
+    "greedy",
     "kmeans",
     "kmeans_plus_plus",
     "linear",

@@ -14,6 +14,8 @@ Picks then depend on the points alone: not on block sizes, product shapes or lib
 
 from __future__ import annotations
 
+from collections.abc import Sized
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -195,14 +197,14 @@ def _distances(geometry: Geometry, block: Points, points: Points) -> Tensor:
 
 
 def prepare(
-    geometry: Geometry, n: int, covered: Tensor | None, candidates: Tensor | None
+    pool: Sized, n: int, covered: Tensor | None, candidates: Tensor | None
 ) -> tuple[IntArray, NDArray[np.bool_]]:
     """Covered rows and the mask of rows that may be picked, checked.
 
     Raises:
         InputError: n is not in 1..(candidates left), or a row number is out of range.
     """
-    size = len(geometry)
+    size = len(pool)
     allowed = np.ones(size, dtype=bool)
     taken = _row_numbers(covered, size, "covered")
     if candidates is not None:

@@ -17,11 +17,14 @@ class SetFunction(ABC):
     Attributes:
         submodular: whether gains can only fall as A grows. Then a stale gain is an upper bound,
             and `greedy` may leave most of them stale.
-        chosen: the rows of A, in the order added.
+        rounding: how far apart two equal gains may come out; `greedy` takes gains as close as
+            this for a tie.
+        chosen: the rows of A, in the order added; rows that were covered from the start first.
         value: f(A) - f(empty set), the sum of the gains of the rows added.
     """
 
     submodular: bool = True
+    rounding: float = 0.0
 
     def __init__(self) -> None:
         self.chosen: list[int] = []
