@@ -14,7 +14,6 @@ from labelwise.kernels import Generator, Progress
 from labelwise.kernels.functions import SetFunction
 from labelwise.kernels.greedy import greedy
 
-
 MODULE = sys.modules["labelwise.kernels.greedy"]  # its name in the package is the function's
 
 
@@ -119,7 +118,13 @@ def test_lazy_breaks_ties_as_naive_does(sets, n, batch):
 
 def test_lazy_asks_for_few_gains(monkeypatch):
     monkeypatch.setattr(MODULE, "_BATCH", (1, 4))
-    lazy, naive = (Explicit(40, cut(0)) for _ in range(2))
+    weights = np.random.default_rng(0).random((20, 2))
+
+    def of(chosen):  # twenty pairs: a pick changes one other gain only
+        inside = np.isin(np.arange(40), chosen).reshape(20, 2)
+        return float(np.sqrt((weights * inside).sum(1)).sum())
+
+    lazy, naive = (Explicit(40, of) for _ in range(2))
     greedy(lazy, 10)
     greedy(naive, 10, method="naive")
     assert naive.asked == sum(40 - i for i in range(10))

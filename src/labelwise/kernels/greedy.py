@@ -149,7 +149,7 @@ class _Race:
         self._generator: Generator | None = None
         self._line: IntArray = np.zeros(0, dtype=np.int64)
         self._cut = np.inf  # no open row outside the line has a bound of this or more
-        self._batch = 64.0
+        self._batch = float(min(64, _BATCH[1]))
 
     def __len__(self) -> int:
         return len(self.rows)
