@@ -72,6 +72,8 @@ class Cover:
 
     def add(self, rows: IntArray, points: Points | None = None) -> None:
         """New centers, not yet applied to the pool; they may not be picked again."""
+        if not len(rows):
+            return
         if points is None:
             points = self.geometry.take(torch.from_numpy(rows))
         part = slice(len(self.centers), len(self.centers) + len(rows))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from labelwise.kernels.cover import Cover, FloatArray, IntArray, check_memory, prepare
 from labelwise.kernels.geometry import Chosen, Geometry, Points
+from labelwise.kernels.progress import Progress, resume, tell
 
 BLOCK = 768
 """Rows first in line that are treated together. Picks do not depend on it."""
@@ -28,6 +29,7 @@ def farthest_first(
     covered: Tensor | None = None,
     candidates: Tensor | None = None,
     memory: int | None = None,
+    progress: Progress | None = None,
     block: int = BLOCK,
 ) -> Chosen:
     """Pick rows one at a time, each the farthest from every covered or picked row.
@@ -41,6 +43,7 @@ def farthest_first(
         candidates: (K,) int64 rows that may be picked; all by default. Other rows are not
             looked at.
         memory: bytes the call may hold beyond its inputs; None for no bound.
+        progress: told the picks as they are made; resumes an interrupted run of the same call.
         block: how many rows first in line are treated together; speed alone depends on it.
 
     Returns:
@@ -49,7 +52,7 @@ def farthest_first(
         pick with nothing covered, infinity).
 
     Raises:
-        InputError: n out of range, or a row number out of range.
+        InputError: n or a row number out of range, or earlier picks of another call.
         ResourceError: ``memory`` is less than the call needs.
 
     Source:
@@ -66,15 +69,14 @@ def farthest_first(
     taken, allowed = prepare(geometry, n, covered, candidates)
     check_memory(geometry, len(taken) + n, memory)
     cover = Cover(geometry, allowed, len(taken) + n)
-    picks: list[int] = []
-    gains: list[float] = []
-    if len(taken):
-        cover.add(taken)
-    else:
+    picks, gains = resume(progress, n, allowed)
+    cover.add(np.concatenate([taken, np.array(picks, dtype=np.int64)]))
+    if not len(cover):
         first = geometry.nearest_mean(torch.from_numpy(np.flatnonzero(allowed)))
         cover.add(np.array([first]))
         picks.append(first)
         gains.append(np.inf)
+        tell(progress, picks, gains, 0)
     cover.apply()
     spent = 0
     while len(picks) < n:
@@ -85,6 +87,7 @@ def farthest_first(
         line.pick(n - len(picks), rest, rest_row)
         picks += line.picks
         gains += line.gains
+        tell(progress, picks, gains, len(picks) - len(line.picks))
         # Bringing the next block up to date is cheap; the pool gets a product of its own once
         # the blocks since the last one have cost a share of it.
         waiting = len(cover) - cover.applied

@@ -27,6 +27,7 @@ from labelwise.kernels.cover import (
 )
 from labelwise.kernels.geometry import Chosen, Geometry
 from labelwise.kernels.noise import Generator
+from labelwise.kernels.progress import Progress, resume, tell
 
 BLOCK = 128
 """Picks between two products with the whole pool. Picks do not depend on it."""
@@ -45,6 +46,7 @@ def kmeans_plus_plus(
     first: Literal["uniform", "largest"] = "uniform",
     trials: int = 1,
     memory: int | None = None,
+    progress: Progress | None = None,
     block: int = BLOCK,
 ) -> Chosen:
     """Draw rows one at a time with probability proportional to the squared distance left.
@@ -63,6 +65,7 @@ def kmeans_plus_plus(
         trials: rows drawn at each step, of which the one that lowers the sum of squared
             distances most is kept (the greedy form); 1 for the plain law.
         memory: bytes the call may hold beyond its inputs; None for no bound.
+        progress: told the picks as they are made; resumes an interrupted run of the same call.
         block: picks between two products with the pool; speed alone depends on it.
 
     Returns:
@@ -70,7 +73,8 @@ def kmeans_plus_plus(
         its nearest center when it was drawn (infinity for a first pick with nothing covered).
 
     Raises:
-        InputError: n, trials, first or a row number out of range.
+        InputError: n, trials, first or a row number out of range, or earlier picks of another
+            call.
         ResourceError: ``memory`` is less than the call needs.
 
     Source:
@@ -91,18 +95,19 @@ def kmeans_plus_plus(
     check_memory(geometry, len(taken) + n, memory)
     cover = Cover(geometry, allowed, len(taken) + n)
     sampler = _Sampler(cover, generator, trials)
-    if len(taken):
-        cover.add(taken)
-    else:
+    picks, sampler.gains = resume(progress, n, allowed)
+    cover.add(np.concatenate([taken, np.array(picks, dtype=np.int64)]))
+    base = len(taken)
+    if not len(cover):
         free = np.flatnonzero(allowed)
         if first == "largest":
             start = geometry.largest(torch.from_numpy(free))
         else:
             start = int(free[generator.child("first").uniform(free).argmin()])
         cover.add(np.array([start]))
-        sampler.gains.append(np.array([np.inf]))
+        sampler.gains.append(np.inf)
+        tell(progress, cover.centers, sampler.gains, 0)
     cover.apply()
-    base = len(taken)
     while (drawn := len(cover) - base) < n:
         if sampler.nothing_left():
             sampler.fill(n - drawn)
@@ -112,8 +117,10 @@ def kmeans_plus_plus(
             sampler.draw(drawn, min(block, n - drawn))
             if len(cover) - base < n:
                 cover.apply()
-    rows = torch.tensor(cover.centers[base:])
-    return Chosen(rows, torch.from_numpy(np.concatenate(sampler.gains)))
+        tell(progress, cover.centers[base:], sampler.gains, drawn)
+    return Chosen(
+        torch.tensor(cover.centers[base:]), torch.tensor(sampler.gains, dtype=torch.float64)
+    )
 
 
 @dataclass
@@ -132,7 +139,7 @@ class _Sampler:
         self.cover = cover
         self.generator = generator
         self.trials = trials
-        self.gains: list[FloatArray] = []
+        self.gains: list[float] = []
 
     def nothing_left(self) -> bool:
         """Whether every row left coincides with a center; float64 decides if it may be so."""
@@ -196,21 +203,19 @@ class _Sampler:
         order = np.argsort(self.generator.child("fill").uniform(left), kind="stable")
         before = len(self.cover)
         self.cover.add(left[order[:count]])
-        self.gains.append(np.zeros(len(self.cover) - before))
+        self.gains += [0.0] * (len(self.cover) - before)
 
     def _record(self, before: int) -> None:
         """True squared distance of each new pick to the centers that came before it."""
         cover = self.cover
-        self.gains.append(
-            exact_nearest(
-                cover.geometry,
-                np.asarray(cover.centers[before:]),
-                np.asarray(cover.centers),
-                cover.points(),
-                cover.error,
-                before=np.arange(before, len(cover)),
-            )
-        )
+        self.gains += exact_nearest(
+            cover.geometry,
+            np.asarray(cover.centers[before:]),
+            np.asarray(cover.centers),
+            cover.points(),
+            cover.error,
+            before=np.arange(before, len(cover)),
+        ).tolist()
 
     def _visits(self, draws: IntArray) -> _Visits:
         """The most promising visits by the bounds at hand, for as many draws as fit."""

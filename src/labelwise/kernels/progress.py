@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from labelwise.errors import InputError
@@ -65,3 +67,39 @@ class Progress:
         """How far the current pass over the pool is, 0 to 1."""
         if self._passing is not None:
             self._passing(share)
+
+
+def resume(
+    progress: Progress | None, n: int, allowed: NDArray[np.bool_]
+) -> tuple[list[int], list[float]]:
+    """Rows and gains of an interrupted run of the same call, in order; empty at a fresh start.
+
+    Args:
+        progress: whose earlier picks to take over.
+        n: how many picks there will be in all.
+        allowed: (N,) rows that may be picked.
+
+    Raises:
+        InputError: more than n, a row twice, or one that may not be picked.
+    """
+    earlier = None if progress is None else progress.resume(n)
+    if earlier is None:
+        return [], []
+    rows = earlier.rows.tolist()
+    seen: set[int] = set()
+    for row in rows:
+        if not 0 <= row < len(allowed) or not allowed[row] or row in seen:
+            why = "twice" if row in seen else "which may not be picked here"
+            raise InputError(
+                f"the checkpoint is of another call: it holds row {row}, {why}; delete it"
+            )
+        seen.add(row)
+    return rows, earlier.gains.tolist()
+
+
+def tell(progress: Progress | None, rows: list[int], gains: list[float], before: int) -> None:
+    """Report the picks after the first ``before``, if there are any and anyone listens."""
+    if progress is not None and len(rows) > before:
+        progress.picked(
+            torch.tensor(rows[before:]), torch.tensor(gains[before:], dtype=torch.float64)
+        )
