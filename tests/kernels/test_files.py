@@ -227,3 +227,13 @@ def test_derived_rows_are_computed_when_asked_for(tmp_path, x):
     assert torch.equal(derived.tensor(), expected)
     assert torch.equal(derived.take(torch.tensor([7, 2])), expected[[7, 2]])
     assert torch.equal(torch.cat([block.clone() for _, block in derived.blocks(7)]), expected)
+
+
+@pytest.mark.parametrize("way", [as_npy, as_safetensors, lambda path, x: x])
+def test_swapped_axes_of_a_file_and_of_an_array(way, tmp_path):
+    draws = np.random.default_rng(0).normal(size=(3, 20, 4)).astype(np.float32)
+    rows = Rows(way(tmp_path, draws), "x").swapped()
+    expected = draws.swapaxes(0, 1)
+    assert rows.shape == expected.shape
+    assert np.array_equal(rows.take(torch.tensor([9, 2])).numpy(), expected[[9, 2]])
+    assert np.array_equal(torch.cat([b.clone() for _, b in rows.blocks(6)]).numpy(), expected)

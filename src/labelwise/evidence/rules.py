@@ -33,7 +33,7 @@ def as_float(block: Tensor) -> Tensor:
 
 def rows_first(draws: Rows) -> Rows:
     """A (N, S, C) view of (S, N, C) draws, to be read in blocks of pool rows."""
-    return Rows(draws.tensor().transpose(0, 1), draws.name)
+    return draws.swapped()
 
 
 def row_numbers(rows: Rows, size: int | None) -> Tensor:

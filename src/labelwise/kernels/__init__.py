@@ -3,7 +3,7 @@
 from labelwise.kernels.euclidean import Cosine, Euclidean
 from labelwise.kernels.farthest import farthest_first
 from labelwise.kernels.gemm import fast_mm, linear
-from labelwise.kernels.geometry import Chosen, Geometry, Points
+from labelwise.kernels.geometry import Chosen, Geometry, Points, hold_limit
 from labelwise.kernels.gradient import GradientEmbedding
 from labelwise.kernels.greedy import greedy
 from labelwise.kernels.kmeans_plus_plus import kmeans_plus_plus
@@ -31,6 +31,7 @@ __all__ = [
     "farthest_first",
     "fast_mm",
     "greedy",
+    "hold_limit",
     "kmeans",
     "kmeans_plus_plus",
     "linear",

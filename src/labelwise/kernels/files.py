@@ -105,6 +105,15 @@ class FileRows:
             return None  # the file was unlinked: the map still holds it
         return FileRows(path, handle, array.offset, tuple(array.shape), dtype)
 
+    def layers(self) -> list[FileRows]:
+        """The arrays that lie along the first axis, each read by its own rows."""
+        size = self._row_bytes
+        handles = [os.fdopen(os.dup(self._handle.fileno()), "rb") for _ in range(self.shape[0])]
+        return [
+            FileRows(self.path, handle, self.offset + i * size, self.shape[1:], self.dtype)
+            for i, handle in enumerate(handles)
+        ]
+
     def empty(self, rows: int) -> Tensor:
         """A buffer for so many rows."""
         return torch.empty((rows, *self.shape[1:]), dtype=self.dtype)

@@ -27,6 +27,11 @@ HOLD_BYTES = 256 << 20
 _NORM_CHUNK = 128
 
 
+def hold_limit(memory: int | None) -> int:
+    """Bytes that a converted copy of a pool may take when a call may hold ``memory`` bytes."""
+    return HOLD_BYTES if memory is None else min(HOLD_BYTES, memory // 4)
+
+
 class Chosen(NamedTuple):
     """What a kernel picked: rows in pick order, and what each pick gained."""
 
@@ -75,6 +80,13 @@ class Moments(NamedTuple):
     others: Tensor
     apart: Tensor
     along: Tensor
+
+
+class Term(NamedTuple):
+    """Outer products of factors whose inner products count with a weight."""
+
+    weight: float
+    factors: tuple[Tensor, ...]
 
 
 def vector_moments(x: Tensor, y: Tensor) -> Moments:
@@ -151,7 +163,17 @@ class Geometry(ABC):
             some, others: float64 factors of P points each, from `double` or from the factors
                 of `Points`; pair p is of the p-th of both.
         """
-        return outer_moments([vector_moments(x, y) for x, y in zip(some, others)])
+        found = None
+        for mine, theirs in zip(self.terms(some), self.terms(others)):
+            parts = [vector_moments(x, y) for x, y in zip(mine.factors, theirs.factors)]
+            term = Moments(*(mine.weight * part for part in outer_moments(parts)))
+            found = term if found is None else Moments(*(a + b for a, b in zip(found, term)))
+        assert found is not None
+        return found
+
+    def terms(self, factors: tuple[Tensor, ...]) -> list[Term]:
+        """Points as outer products of factors side by side: one product, unless overridden."""
+        return [Term(1.0, factors)]
 
     @property
     def shifted(self) -> bool:

@@ -59,7 +59,7 @@ class Rows:
         self._source: Source
         if isinstance(source, Rows):
             self._source = source._source
-        elif isinstance(source, FileRows | _Derived):
+        elif isinstance(source, FileRows | _Derived | _Swapped):
             self._source = source
         elif isinstance(source, Tensor):
             self._source = _Array(source.detach())
@@ -154,6 +154,16 @@ class Rows:
         """
         return Rows(_Derived(self, function), name)
 
+    def swapped(self) -> Rows:
+        """The first two axes swapped: an (S, N, ...) array as N rows of (S, ...).
+
+        >>> Rows([[1.0, 2.0], [3.0, 4.0]]).swapped().take(torch.tensor([1]))
+        tensor([[2., 4.]], dtype=torch.float64)
+        """
+        if isinstance(self._source, FileRows):
+            return Rows(_Swapped(self._source), self.name)
+        return Rows(self.tensor().transpose(0, 1), self.name)
+
 
 class _Array:
     """Rows of an array in memory, on any device, or of a memory-mapped one."""
@@ -198,6 +208,23 @@ class _Derived:
 
     def block(self, start: int, stop: int, buffer: Tensor | None = None) -> Tensor:
         return self.function(self.rows.block(start, stop))
+
+
+class _Swapped:
+    """N rows of (S, ...) numbers out of a file of S arrays of N rows each."""
+
+    is_file = True
+
+    def __init__(self, file: FileRows) -> None:
+        self._layers = file.layers()
+        self.shape = (file.shape[1], file.shape[0], *file.shape[2:])
+        self.dtype, self.device = file.dtype, file.device
+
+    def take(self, rows: Tensor) -> Tensor:
+        return torch.stack([layer.take(rows) for layer in self._layers], 1)
+
+    def block(self, start: int, stop: int, buffer: Tensor | None = None) -> Tensor:
+        return torch.stack([layer.block(start, stop) for layer in self._layers], 1)
 
 
 def _read_ahead(file: FileRows, spans: list[tuple[int, int]]) -> Iterator[tuple[int, Tensor]]:

@@ -8,7 +8,14 @@ from torch import Tensor
 
 from labelwise.errors import InputError
 from labelwise.evidence import Rows, check
-from labelwise.kernels import Chosen, Generator, GradientEmbedding, kmeans_plus_plus
+from labelwise.kernels import (
+    Chosen,
+    Generator,
+    GradientEmbedding,
+    Progress,
+    hold_limit,
+    kmeans_plus_plus,
+)
 from labelwise.strategies.registry import strategy
 
 
@@ -21,6 +28,7 @@ def badge(
     candidates: Tensor,
     generator: Generator,
     memory: int | None = None,
+    progress: Progress | None = None,
     first: Literal["largest", "uniform"] = "largest",
     bias: bool = False,
 ) -> Chosen:
@@ -50,7 +58,15 @@ def badge(
     """
     if first not in ("largest", "uniform"):
         raise InputError(f'first must be "largest" or "uniform", got {first!r}')
-    geometry = GradientEmbedding(check("probs", probs), check("embeddings", embeddings), bias=bias)
+    geometry = GradientEmbedding(
+        check("probs", probs), check("embeddings", embeddings), bias=bias, hold=hold_limit(memory)
+    )
     return kmeans_plus_plus(
-        geometry, n, generator=generator, candidates=candidates, first=first, memory=memory
+        geometry,
+        n,
+        generator=generator,
+        candidates=candidates,
+        first=first,
+        memory=memory,
+        progress=progress,
     )

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from labelwise.errors import InputError, nearest
 from labelwise.evidence import Rows, check
-from labelwise.kernels import Chosen, Cosine, Euclidean, farthest_first
+from labelwise.kernels import Chosen, Cosine, Euclidean, Progress, farthest_first, hold_limit
 from labelwise.strategies.registry import strategy
 
 _METRICS = {"euclidean": Euclidean, "cosine": Cosine}
@@ -20,6 +20,7 @@ def k_center(
     n: int,
     candidates: Tensor,
     memory: int | None = None,
+    progress: Progress | None = None,
     metric: str = "euclidean",
 ) -> Chosen:
     """Pick rows one at a time, each the farthest from all labeled and picked rows.
@@ -46,5 +47,7 @@ def k_center(
     """
     if metric not in _METRICS:
         raise InputError(f"metric must be known, got {metric!r}; {nearest(metric, _METRICS)}")
-    geometry = _METRICS[metric](check("embeddings", embeddings))
-    return farthest_first(geometry, n, covered=labeled, candidates=candidates, memory=memory)
+    geometry = _METRICS[metric](check("embeddings", embeddings), hold=hold_limit(memory))
+    return farthest_first(
+        geometry, n, covered=labeled, candidates=candidates, memory=memory, progress=progress
+    )

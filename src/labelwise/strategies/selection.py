@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from torch import Tensor
 from labelwise.errors import InputError, nearest
 from labelwise.evidence import Evidence, Rows, Signature, row_numbers
 from labelwise.kernels import Chosen, Generator, derive
+from labelwise.strategies.checkpoint import Checkpoint, fingerprint
 from labelwise.strategies.memory import parse_memory
 from labelwise.strategies.pickers import picker_signature
 from labelwise.strategies.picks import Picks
 from labelwise.strategies.registry import Strategy, get_strategy
+from labelwise.strategies.watch import Status, Watch
 
 
 def select(
@@ -33,7 +36,8 @@ def select(
     device: torch.device | str | None = None,
     ids: ArrayLike | None = None,
     providers: Iterable[Callable[..., Any]] = (),
-    progress: Callable[[float], None] | None = None,
+    checkpoint: Path | str | None = None,
+    progress: Callable[[Status], object] | None = None,
     **evidence_and_options: Any,
 ) -> Picks:
     """The n rows of a pool to label next.
@@ -54,7 +58,10 @@ def select(
         ids: (N,) what identifies each row, integers or strings, all different. With ids the
             random numbers belong to the items, and another order of rows picks the same items.
         providers: functions that compute further evidence, see `labelwise.evidence.provider`.
-        progress: called with the share done, 0 to 1, by strategies that report it.
+        checkpoint: a file to keep the picks in while they are made, every few seconds. The
+            same call goes on from there, to the same picks; the file is gone at the end. For
+            strategies that pick one row after another.
+        progress: called with a `Status` as picks are made, by the same strategies.
         **evidence_and_options: evidence about the whole pool by name (``logits``, ``probs``,
             ``embeddings``, ``draws``, ``head_weight``, ``head_bias``, or what your strategy
             names): NumPy, memory-mapped or torch arrays, lists, paths to ``.npy`` files, of
@@ -83,17 +90,20 @@ def select(
     call = _Call(found, evidence_and_options, providers, labeled, labels, ids, _device(device))
     left = call.candidates(candidates)
     _check_count(n, len(left), call.evidence.size)
+    kept = None if checkpoint is None else call.checkpoint(checkpoint, n, seed, left)
     reserved = {
         "n": int(n),
         "candidates": left,
         "generator": Generator(derive(_whole(seed, "seed"), found.name), ids),
         "memory": parse_memory(memory),
-        "progress": progress,
+        "progress": Watch(int(n), progress, kept).progress(),
     }
     with torch.no_grad():
         answer = call.run(reserved)
     picks = _as_picks(found.name, answer)
     _check_rows(found.name, picks.rows, n, left)
+    if kept is not None:
+        kept.remove()
     return Picks(
         picks.rows,
         scores=picks.scores,
@@ -129,6 +139,7 @@ class _Call:
         device: torch.device | str | None,
     ) -> None:
         self.strategy = strategy
+        self.ids = ids
         self.picker = self._picker(given.get("picker"))
         options = {*strategy.options, *(self.picker.options if self.picker else ())}
         self.told = {name: value for name, value in given.items() if name in options}
@@ -199,6 +210,25 @@ class _Call:
         rows = row_numbers(Rows(candidates, "candidates"), None)
         known = [rows, self.evidence["labeled"]] if "labeled" in self.evidence else [rows]
         return int(torch.cat(known).max()) + 1 if any(len(part) for part in known) else 0
+
+    def checkpoint(self, path: Path | str, n: int, seed: int, candidates: Tensor) -> Checkpoint:
+        """The file of this call's picks, and of no other's."""
+        if "progress" not in self.strategy.reserved:
+            raise InputError(
+                f"{self.strategy.name} makes all its picks at once and keeps no checkpoint; leave "
+                "checkpoint= out"
+            )
+        wanted = {*self.needs, *self.strategy.optional} & set(self.evidence.given)
+        call = fingerprint(
+            {name: self.evidence.given[name] for name in wanted},
+            strategy=self.strategy.name,
+            options=sorted(self.told.items()),
+            n=int(n),
+            seed=seed,
+            ids=None if self.ids is None else np.asarray(self.ids).tolist(),
+            candidates=candidates,
+        )
+        return Checkpoint(path, call)
 
     def run(self, reserved: Mapping[str, Any]) -> Any:
         """Compute the evidence and call the strategy."""
