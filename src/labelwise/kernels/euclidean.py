@@ -29,7 +29,8 @@ class Euclidean(Geometry):
             small.
         device: where to compute; where ``x`` is by default.
         shift: whether points far from the origin may be shifted. False keeps inner products
-            with the origin where it is, as similarities by angle need.
+            with the origin where it is, as similarities by angle need. A (D,) vector is
+            subtracted as it is: that of another geometry, so that points of both can meet.
         hold: bytes that a converted copy of the rows may take; a larger one is not made.
 
     Raises:
@@ -46,14 +47,18 @@ class Euclidean(Geometry):
         x: Any,
         device: torch.device | str | None = None,
         *,
-        shift: bool = True,
+        shift: bool | Tensor = True,
         hold: int = HOLD_BYTES,
     ) -> None:
         self._rows = x if isinstance(x, Rows) else Rows(x, "x")
         self._check()
         self._device = torch.device(device) if device is not None else self._rows.device
         self.widths = (self._rows.shape[1],)
-        self._shift = self._far_from_origin() if shift else None
+        self._shift: Tensor | None = None
+        if isinstance(shift, Tensor):
+            self._shift = shift.to(self._device, torch.float32)
+        elif shift:
+            self._shift = self._far_from_origin()
         self._held: Tensor | None = None
         self._norms: Tensor | None = None
         plain = self._shift is None and self._rows.dtype == torch.float32
@@ -124,6 +129,11 @@ class Euclidean(Geometry):
         """Whether points are multiplied relative to another origin than the rows' own."""
         return self._shift is not None
 
+    @property
+    def origin(self) -> Tensor | None:
+        """(D,) float32, what is subtracted from the rows; None where they stay as they are."""
+        return self._shift
+
     def squared_norms(self) -> Tensor:
         """(N,) float64; computed once."""
         if self._norms is None:
@@ -159,9 +169,21 @@ class Euclidean(Geometry):
             [self._double(rows[i : i + step]).square_().sum(1) for i in range(0, len(rows), step)]
         )
 
+    def apart(self, some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Tensor:
+        """Squared distances of P pairs of vectors in float64, (P,)."""
+        return (some[0] - others[0]).square_().sum(1)
+
+    def rounded(self, factors: tuple[Tensor, ...]) -> Points:
+        """Vectors in float64 as points that fit this geometry."""
+        x = self.shift(factors[0]).float()
+        return Points((x,), squared_norms(x))
+
     def to_mean(self, rows: Tensor) -> Tensor:
         """Squared distances to the mean of all points, (n,) float64."""
-        mean = self._mean()
+        return self.from_mean(rows, self.total() / len(self))
+
+    def from_mean(self, rows: Tensor, mean: Tensor) -> Tensor:
+        """Squared distances to a mean in shifted coordinates, (n,) float64."""
         step = max(1, (32 << 20) // (8 * self.widths[0]))
         return torch.cat(
             [
@@ -194,11 +216,12 @@ class Euclidean(Geometry):
         close = rows[(near - slack)[rows] <= (near + slack)[rows].min()]
         return int(close[0]) if len(close) == 1 else super().nearest_mean(close)
 
-    def _mean(self) -> Tensor:
+    def total(self) -> Tensor:
+        """The sum of all points, (D,) float64, in shifted coordinates."""
         total = torch.zeros(self.widths[0], dtype=torch.float64, device=self._device)
         for _, points in self.blocks():
             total += points.factors[0].sum(0, dtype=torch.float64)
-        return total / len(self)
+        return total
 
     def _convert(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """Stored rows as float32 near the origin, on the computing device; into ``out``."""

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from labelwise.errors import InputError
 from labelwise.kernels.gemm import SINGLE_ROUNDOFF, linear, single_roundoff
 
 HOLD_BYTES = 256 << 20
@@ -174,6 +175,44 @@ class Geometry(ABC):
     def terms(self, factors: tuple[Tensor, ...]) -> list[Term]:
         """Points as outer products of factors side by side: one product, unless overridden."""
         return [Term(1.0, factors)]
+
+    def apart(self, some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Tensor:
+        """Squared distances of P pairs of points given by `double`, (P,): as `exact` has them."""
+        return self.moments(some, others).apart
+
+    def rounded(self, factors: tuple[Tensor, ...]) -> Points:
+        """Points given by `double`, of this geometry or of another like it, to be multiplied.
+
+        Raises:
+            InputError: this geometry's points cannot travel.
+        """
+        raise self._at_home()
+
+    def total(self) -> Tensor:
+        """The sum of all points, float64, in the coordinates that they are multiplied in.
+
+        Raises:
+            InputError: this geometry's points cannot travel.
+        """
+        raise self._at_home()
+
+    def from_mean(self, rows: Tensor, mean: Tensor) -> Tensor:
+        """Squared distance of each of ``rows`` to a mean, (n,) float64; see `to_mean`.
+
+        Args:
+            rows: (n,) int64.
+            mean: sums of `total` of this geometry and of others like it, over their rows.
+
+        Raises:
+            InputError: this geometry's points cannot travel.
+        """
+        raise self._at_home()
+
+    def _at_home(self) -> InputError:
+        return InputError(
+            f"{type(self).__name__} has no form for shards: use Euclidean, Cosine or "
+            "GradientEmbedding, or one machine"
+        )
 
     @property
     def shifted(self) -> bool:

@@ -148,16 +148,25 @@ class GradientEmbedding(Geometry):
         ``|da|^2 |h_i|^2 + |a_j|^2 |dh|^2 + 2 (da . a_j)(h_i . dh)``.
         """
         step = max(1, (32 << 20) // (8 * sum(self.widths)))
-        parts = []
-        for i in range(0, len(rows), step):
-            a, h = self._double(rows[i : i + step])
-            b, k = self._double(others[i : i + step])
-            da, dh = a - b, h - k
-            near = da.square().sum(1) * h.square().sum(1)
-            far = b.square().sum(1) * dh.square().sum(1)
-            cross = 2 * (da * b).sum(1) * (h * dh).sum(1)
-            parts.append((near + far + cross).clamp_(min=0))
+        parts = [
+            self.apart(self._double(rows[i : i + step]), self._double(others[i : i + step]))
+            for i in range(0, len(rows), step)
+        ]
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+    def apart(self, some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Tensor:
+        """Squared distances of P pairs of gradients in float64, (P,); see `exact`."""
+        (a, h), (b, k) = some, others
+        da, dh = a - b, h - k
+        near = da.square().sum(1) * h.square().sum(1)
+        far = b.square().sum(1) * dh.square().sum(1)
+        cross = 2 * (da * b).sum(1) * (h * dh).sum(1)
+        return (near + far + cross).clamp_(min=0)
+
+    def rounded(self, factors: tuple[Tensor, ...]) -> Points:
+        """Residuals and embeddings in float64 as points."""
+        a, h = (factor.to(self._device).float() for factor in factors)
+        return self._points(a, h)
 
     def double(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Residuals and embeddings of some rows in float64, never rounded."""
@@ -174,11 +183,18 @@ class GradientEmbedding(Geometry):
 
     def to_mean(self, rows: Tensor) -> Tensor:
         """Squared distances to the mean gradient, less its squared norm, (n,) float64."""
-        mean = torch.zeros(self.widths, dtype=torch.float64, device=self._device)
+        return self.from_mean(rows, self.total() / len(self))
+
+    def total(self) -> Tensor:
+        """The sum of all gradients, (C, D) float64."""
+        total = torch.zeros(self.widths, dtype=torch.float64, device=self._device)
         for _, points in self.blocks():
             a, h = points.factors
-            mean += a.double().T @ h.double()
-        mean /= len(self)
+            total += a.double().T @ h.double()
+        return total
+
+    def from_mean(self, rows: Tensor, mean: Tensor) -> Tensor:
+        """Squared distances to a mean gradient, less its squared norm, (n,) float64."""
         parts = []
         for i in range(0, len(rows), self.block_size):
             a, h = self._double(rows[i : i + self.block_size])
