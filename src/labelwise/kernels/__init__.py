@@ -1,5 +1,6 @@
 """Floor 0: geometries and array algorithms. Nothing here knows of learning."""
 
+from labelwise.kernels.combined import Concatenated, Product
 from labelwise.kernels.euclidean import Cosine, Euclidean
 from labelwise.kernels.farthest import farthest_first
 from labelwise.kernels.gemm import fast_mm, linear
@@ -13,10 +14,12 @@ from labelwise.kernels.noise import Generator, derive, numpy_stream, torch_strea
 from labelwise.kernels.progress import Progress
 from labelwise.kernels.rows import Rows
 from labelwise.kernels.similarity import Similarity
+from labelwise.kernels.subset import Subset
 
 __all__ = [
     "Chosen",
     "Clusters",
+    "Concatenated",
     "Cosine",
     "Euclidean",
     "Generator",
@@ -24,9 +27,11 @@ __all__ = [
     "GradientEmbedding",
     "Neighbors",
     "Points",
+    "Product",
     "Progress",
     "Rows",
     "Similarity",
+    "Subset",
     "derive",
     "farthest_first",
     "fast_mm",
