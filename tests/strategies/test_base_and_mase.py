@@ -102,11 +102,46 @@ def test_memory_changes_no_pick(head):
     h, w, b = head
     logits = h @ w.T + b
     whole = select("base", 30, logits=logits, head_weight=w)
-    parts = select("base", 30, logits=logits, head_weight=w, memory=90 * 8)
+    parts = select("base", 30, logits=logits, head_weight=w, memory=90 * 128)
     assert parts.rows.tolist() == whole.rows.tolist()
     assert parts.scores.tolist() == whole.scores.tolist()
-    with pytest.raises(ResourceError, match="memory must be at least 720 bytes"):
-        select("base", 30, logits=logits, head_weight=w, memory=719)
+    with pytest.raises(ResourceError, match="memory must be at least 11520 bytes"):
+        select("base", 30, logits=logits, head_weight=w, memory=11519)
+
+
+@pytest.mark.parametrize("kind", ["ties", "copies", "equal weights"])
+def test_ties_do_not_break_the_shortlists(kind):
+    rng = np.random.default_rng(0)
+    logits, w = rng.integers(0, 3, (400, 6)).astype(np.float32), rng.normal(size=(6, 4))
+    if kind == "copies":
+        logits[:] = logits[0]
+    if kind == "equal weights":
+        w[:3] = w[0]
+    distances, _ = by_definition(logits.astype(float), w)
+    whole = select("base", 200, logits=logits, head_weight=w)
+    least = select("base", 200, logits=logits, head_weight=w, memory=400 * 128)
+    assert whole.rows.tolist() == least.rows.tolist()
+    free = np.ones(400, dtype=bool)
+    for c, rows in enumerate(np.split(whole.rows, np.cumsum([34, 34, 33, 33, 33]))):
+        mine = distances[rows, c]
+        assert sorted(mine) == sorted(distances[free, c])[: len(rows)]
+        free[rows] = False
+
+
+def test_a_class_whose_nearest_are_taken_reads_again():
+    """All classes want the same few rows, so lists run short."""
+    rng = np.random.default_rng(0)
+    w = np.eye(8)
+    logits = np.sort(rng.uniform(size=(500, 1)), 0) * np.arange(8) + 1e-9 * rng.normal(
+        size=(500, 8)
+    )
+    distances, _ = by_definition(logits, w)
+    free, expected = set(range(500)), []
+    for c in range(8):
+        best = sorted(free, key=lambda i: distances[i, c])[:60]
+        free -= set(best)
+        expected += best
+    assert select("base", 480, logits=logits, head_weight=w).rows.tolist() == expected
 
 
 def test_logits_follow_from_embeddings_and_the_head(head):

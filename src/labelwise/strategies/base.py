@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from labelwise.errors import ResourceError
-from labelwise.evidence import Rows, check
+from labelwise.evidence import Rows
 from labelwise.kernels import Chosen, Generator
-from labelwise.strategies.mase import distances, prepare_head
-from labelwise.strategies.pickers import top
+from labelwise.strategies.mase import (
+    ROUGH,
+    distances,
+    inverse_gaps,
+    least,
+    pair_distances,
+    prepare_head,
+    rough_distances,
+)
+from labelwise.strategies.pickers import largest
 from labelwise.strategies.registry import strategy
 
 _HELD = 1 << 30
-"""Bytes of class distances held at once, unless ``memory`` says otherwise."""
+"""Bytes of shortlists held at once, unless ``memory`` says otherwise."""
+
+_ENTRY_BYTES = 32
+"""What an entry of a shortlist takes on average, as lists fill a half of their room at most."""
 
 
 def base_distances(
@@ -72,8 +84,8 @@ def base(
     Args:
         logits: (N, C), C >= 2.
         head_weight: (C, D).
-        memory: bytes for class distances, of which 8 N are needed; less memory means more
-            passes over the logits, never other picks. 1 GiB by default.
+        memory: bytes for shortlists, of which 128 N are needed at the least; less memory means
+            more passes over the logits, never other picks. 1 GiB by default.
 
     Returns:
         Rows by class, closest first; scores are minus the distances.
@@ -82,27 +94,114 @@ def base(
         InputError: a single class, or shapes that do not fit.
         ResourceError: memory for less than one class.
     """
-    logits = check("logits", logits)
-    size, classes = logits.shape
-    need = 8 * size
-    width = (max(_HELD, need) if memory is None else memory) // need
-    if width < 1:
+    rows, gaps = prepare_head(logits, head_weight)
+    classes = rows.shape[1]
+    need = 4 * _ENTRY_BYTES * len(rows)
+    if memory is not None and memory < need:
         raise ResourceError(f"memory must be at least {need} bytes for base, got {memory}")
-    left = torch.zeros(size, dtype=torch.bool)
+    room = max(_HELD if memory is None else memory, need) // _ENTRY_BYTES
+    quotas = [n // classes + (c < n % classes) for c in range(min(classes, n))]
+    left = torch.zeros(len(rows), dtype=torch.bool)
     left[candidates.cpu()] = True
-    rows, gains = [], []
-    for first in range(0, min(classes, n), width):
-        last = min(first + width, classes, n)
-        nearness = -base_distances(logits, head_weight, first, last).cpu()
-        for c in range(first, last):
-            quota = n // classes + (c < n % classes)
-            found = top(
-                nearness[:, c - first],
-                n=quota,
-                candidates=left.nonzero()[:, 0],
-                generator=generator,
-            )
+    picked: list[Chosen] = []
+    width = len(quotas)
+    while len(picked) < len(quotas):
+        wanted = quotas[len(picked) : len(picked) + width]
+        lists = _Shortlists(len(picked), wanted, room)
+        if not lists.fill(rows, gaps, left):
+            width = max(1, len(wanted) // 2)
+            continue
+        for entry in range(len(wanted)):
+            found = lists.best(entry, left, generator)
+            if found is None:
+                break  # earlier classes took too much of this one's list: read again
             left[found.rows] = False
-            rows.append(found.rows)
-            gains.append(found.gains)
-    return Chosen(torch.cat(rows), torch.cat(gains))
+            picked.append(found)
+    return Chosen(*(torch.cat(parts) for parts in zip(*picked)))
+
+
+class _Shortlists:
+    """For some classes, every row that may be among the nearest to each.
+
+    Args:
+        first: the first of the classes; one after another from there.
+        quotas: how many rows each is to pick.
+        room: how many entries may be held.
+    """
+
+    def __init__(self, first: int, quotas: list[int], room: int) -> None:
+        self._classes = slice(first, first + len(quotas))
+        self._quotas = quotas
+        # Classes before it may take a class's best rows, so each list holds more than it needs.
+        self._length = 2 * max(quotas) + 32
+        self._room = room
+        self._rows = torch.zeros(0, dtype=torch.int64)
+        self._columns = torch.zeros(0, dtype=torch.int64)
+        self._values = torch.zeros(0, dtype=torch.float64)
+        self._limit = torch.full((len(quotas),), torch.inf, dtype=torch.float64)
+
+    def fill(self, logits: Rows, gaps: Tensor, left: Tensor) -> bool:
+        """Read the pool once; False if more rows tie for a place than there is room for."""
+        inverse = inverse_gaps(gaps)
+        step = max(1, min(logits.block_size(), self._room // (4 * len(self._quotas))))
+        enough = min(self._room // 4, max(1 << 20, 4 * len(self._quotas) * self._length))
+        pending: list[tuple[Tensor, Tensor, Tensor]] = []
+        held = 0
+        for start, block in logits.blocks(step):
+            found = self._near(block, inverse, gaps, left[start : start + len(block)])
+            pending.append((found[0] + start, *found[1:]))
+            held += len(found[0])
+            if held > enough:
+                self._merge(pending)
+                pending, held = [], 0
+                if len(self._rows) > self._room // 4:
+                    return False
+        self._merge(pending)
+        return True
+
+    def _near(
+        self, block: Tensor, inverse: Tensor, gaps: Tensor, left: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Entries of a block within the limits: rows, columns of this object, distances."""
+        rough, best = rough_distances(block, inverse)
+        own = least(block, rough, best, gaps)
+        rough.scatter_(1, best[:, None], own.float()[:, None])
+        rough[~left.to(rough.device)] = torch.nan
+        limit = (self._limit * (1 + ROUGH)).float().to(rough.device)
+        row, column = (rough[:, self._classes] <= limit).nonzero(as_tuple=True)
+        label = column + self._classes.start
+        distance = pair_distances(block, best, row, label, gaps)
+        distance = torch.where(best[row] == label, own[row], distance)
+        return row.cpu(), column.cpu(), distance.cpu()
+
+    def _merge(self, parts: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Take new entries in; of each class keep the nearest, and all that tie with the last."""
+        rows, columns, values = (
+            torch.cat([old, *new])
+            for old, new in zip(
+                (self._rows, self._columns, self._values), zip(*parts) if parts else ((), (), ())
+            )
+        )
+        order = np.lexsort((values.numpy(), columns.numpy()))
+        rows, columns, values = rows[order], columns[order], values[order]
+        classes = torch.arange(len(self._quotas))
+        start = torch.searchsorted(columns, classes)
+        end = torch.searchsorted(columns, classes, right=True)
+        full = end - start >= self._length
+        last = (start + self._length - 1)[full]
+        self._limit[full] = values[last]
+        keep = values <= self._limit[columns]
+        self._rows, self._columns, self._values = rows[keep], columns[keep], values[keep]
+
+    def best(self, column: int, left: Tensor, generator: Generator) -> Chosen | None:
+        """The nearest rows still free, or None where the list may not hold them all."""
+        mine = self._columns == column
+        rows, values = self._rows[mine], self._values[mine]
+        whole = bool(torch.isinf(self._limit[column])) or not len(rows)
+        free = left[rows]
+        rows, values = rows[free], values[free]
+        quota = self._quotas[column]
+        if len(rows) < quota and not whole:
+            return None
+        at = largest(-values.numpy(), quota, rows, generator)
+        return Chosen(rows[at], -values[at])

@@ -37,7 +37,20 @@ def mase_scores(logits: Rows | Tensor, head_weight: Rows | Tensor) -> Tensor:
     tensor([-1.], dtype=torch.float64)
     """
     rows, gaps = prepare_head(logits, head_weight)
-    return torch.cat([-distances(block, gaps)[0].amin(1) for _, block in rows.blocks()])
+    inverse = inverse_gaps(gaps)
+    parts = []
+    for _, block in rows.blocks():
+        rough, best = rough_distances(block, inverse)
+        parts.append(-least(block, rough, best, gaps))
+    return torch.cat(parts)
+
+
+def least(logits: Tensor, rough: Tensor, best: Tensor, gaps: Tensor) -> Tensor:
+    """The least distance of each row, (B,) float64, decided among those that look least."""
+    close = rough <= rough.amin(1, keepdim=True) * (1 + ROUGH)
+    row, column = close.nonzero(as_tuple=True)
+    found = torch.full((len(rough),), torch.inf, dtype=torch.float64, device=rough.device)
+    return found.scatter_reduce_(0, row, pair_distances(logits, best, row, column, gaps), "amin")
 
 
 def prepare_head(logits: Rows | Tensor, head_weight: Rows | Tensor) -> tuple[Rows, Tensor]:
@@ -70,6 +83,42 @@ def distances(logits: Tensor, gaps: Tensor) -> tuple[Tensor, Tensor]:
     reach = z.gather(1, best[:, None]) - z
     gap = gaps[best]
     return torch.where(gap > 0, reach / gap, torch.inf), best
+
+
+ROUGH = 2e-5
+"""How far, relatively, a rough distance may be off, with room to spare: three roundings to single
+precision, of logits whose own difference is exact or as good as that."""
+
+
+def inverse_gaps(gaps: Tensor) -> Tensor:
+    """1 / distance between two classes' weights, (C, C) float32; infinity for equal weights."""
+    return (1 / gaps).float()
+
+
+def rough_distances(logits: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
+    """As `distances`, in single precision and several times as fast.
+
+    Returns:
+        (B, C) float32, within a share `ROUGH` of the true ones; (B,) int64 predicted classes.
+    """
+    z = as_float(logits)
+    top, best = z.max(1)
+    rough = (top[:, None] - z).float()
+    rough.mul_(inverse[best])
+    rough.nan_to_num_(nan=torch.inf, posinf=torch.inf)  # 0 x infinity: equal weights and logits
+    rough.scatter_(1, best[:, None], torch.inf)
+    return rough, best
+
+
+def pair_distances(
+    logits: Tensor, best: Tensor, row: Tensor, column: Tensor, gaps: Tensor
+) -> Tensor:
+    """Some entries of `distances`, (P,) float64: of ``row[p]`` to the class ``column[p]``."""
+    z = as_float(logits)
+    won = best[row]
+    reach = z[row, won].double() - z[row, column].double()
+    gap = gaps[won, column]
+    return torch.where((gap > 0) & (column != won), reach / gap, torch.inf)
 
 
 @strategy(cite="Emam et al., arXiv 2021")

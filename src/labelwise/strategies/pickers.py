@@ -54,7 +54,7 @@ def top(scores: Tensor, *, n: int, candidates: Tensor, generator: Generator) -> 
     tensor([1, 2])
     """
     values = _at_candidates(scores, candidates)
-    return _chosen(values, _largest(values, n, candidates, generator), candidates)
+    return _chosen(values, largest(values, n, candidates, generator), candidates)
 
 
 def power(
@@ -267,10 +267,15 @@ def _ties(candidates: Tensor, generator: Generator) -> NDArray[np.float64]:
     return generator.child("ties").uniform(candidates.cpu().numpy())
 
 
-def _largest(
+def largest(
     values: NDArray[np.float64], n: int, candidates: Tensor, generator: Generator
 ) -> NDArray[np.int64]:
-    """Positions of the n largest values, largest first, ties by noise."""
+    """Positions of the n largest of some candidates' values, largest first, ties by noise.
+
+    Args:
+        values: (M,), of the candidates (M,); -inf is allowed, NaN is not.
+        n: how many. generator: breaks ties by candidate, whatever else is asked about.
+    """
     kept = np.arange(len(values))
     if n < len(values):
         threshold = -np.partition(-values, n - 1)[n - 1]
@@ -294,7 +299,7 @@ def _drawn(
 ) -> Chosen:
     """The n largest of keys plus Gumbel noise: a draw without replacement by exp(key)."""
     noise = generator.child("gumbel").gumbel(candidates.cpu().numpy())
-    return _chosen(values, _largest(keys + noise, n, candidates, generator), candidates)
+    return _chosen(values, largest(keys + noise, n, candidates, generator), candidates)
 
 
 def _chosen(values: NDArray[np.float64], at: NDArray[np.int64], candidates: Tensor) -> Chosen:
