@@ -1,5 +1,6 @@
 """Set functions to maximize, each with its marginal gains; `kernels.greedy` picks with them."""
 
 from labelwise.kernels.functions.base import SetFunction
+from labelwise.kernels.functions.graph_cut import DisparitySum, GraphCut, GraphCutCG, GraphCutMI
 
-__all__ = ["SetFunction"]
+__all__ = ["DisparitySum", "GraphCut", "GraphCutCG", "GraphCutMI", "SetFunction"]
