@@ -6,8 +6,9 @@ import torch
 from cases import KINDS, points
 from sklearn.cluster import KMeans
 
-from labelwise.errors import InputError
-from labelwise.kernels import Euclidean, Generator, kmeans, nearest_neighbors
+from labelwise.errors import InputError, ResourceError
+from labelwise.kernels import Euclidean, Generator, Progress, kmeans, nearest_neighbors
+from labelwise.kernels.assign import Assignment
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -85,6 +86,148 @@ def test_far_from_the_origin_the_centers_are_in_the_points_own_coordinates():
     x = 1000 + np.random.default_rng(0).normal(size=(50, 3))
     found = kmeans(x, 1, generator=Generator(0))
     np.testing.assert_allclose(found.centers[0], x.mean(0), atol=1e-3)
+
+
+def by_definition(x, centers, iterations):
+    """Lloyd's iterations in float64: centers, assignment, squared distances."""
+    x, centers = x.astype(np.float64), centers.copy()
+    for step in range(iterations + 1):
+        squared = ((x[:, None] - centers[None]) ** 2).sum(-1)
+        member, distance = squared.argmin(1), squared.min(1)
+        if step == iterations:
+            return centers, member, distance
+        empty = []
+        for c in range(len(centers)):
+            if (member == c).any():
+                centers[c] = x[member == c].mean(0)
+            else:
+                empty.append(c)
+        far = np.lexsort((np.arange(len(x)), -distance))
+        centers[empty] = x[far[: len(empty)]]
+
+
+TIED = ("grid of ties", "copies", "all the same", "one tight far cluster")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("iterations", [0, 1, 8])
+def test_iterations_are_their_definition(kind, seed, iterations):
+    x = points(kind, seed)
+    k = max(2, len(x) // 4)
+    start = x[np.random.default_rng(seed).permutation(len(x))[:k]].astype(np.float64)
+    found = kmeans(
+        x,
+        k,
+        generator=Generator(0),
+        init=torch.from_numpy(start),
+        iterations=iterations,
+        tolerance=-1,
+    )
+    centers, member, _ = by_definition(x, start, iterations)
+    if kind not in TIED or iterations == 0:
+        assert found.assignment.tolist() == member.tolist()
+        np.testing.assert_allclose(found.centers, centers, rtol=1e-6, atol=1e-5)
+    # Whatever the centers: each point is with the nearest, at its true distance.
+    _, _, distance = by_definition(x, found.centers.numpy(), 0)
+    np.testing.assert_allclose(found.squared_distances, distance, rtol=1e-9, atol=1e-15)
+    assert found.inertia == pytest.approx(distance.sum(), rel=1e-9, abs=1e-15)
+    away = ((x.astype(np.float64) - found.centers.numpy()[found.assignment]) ** 2).sum(1)
+    np.testing.assert_allclose(away, distance, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_an_assignment_kept_up_to_date_is_a_fresh_one(seed):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 4, size=(200, 3)).astype(np.float32)
+    if seed % 2:
+        x += 1e-4 * rng.normal(size=x.shape).astype(np.float32)
+    g = Euclidean(x, shift=False)
+    kept = Assignment(g, lambda rows: g.double(rows)[0])
+    centers = torch.from_numpy(x[:40].astype(np.float64))
+    told = []
+
+    def count(points, new, old):
+        assert len(points) == len(new)
+        assert (new != old).all()
+        told.append(len(new))
+
+    for few in (40, 3, 1, 0, 12, 5, 40, 2):
+        which = torch.from_numpy(rng.permutation(40)[:few])
+        centers = centers.clone()
+        centers[which] = torch.from_numpy(x[rng.integers(0, 200, few)].astype(np.float64))
+        before = kept.member.clone()
+        kept.update(centers, count)
+        _, member, distance = by_definition(x, centers.numpy(), 0)
+        assert kept.member.tolist() == member.tolist()
+        np.testing.assert_allclose(kept.distances(), distance, rtol=1e-12, atol=1e-18)
+        assert sum(told) == int((before != kept.member).sum())
+        told.clear()
+
+
+def test_neither_blocks_nor_the_order_of_rows_change_clusters(monkeypatch):
+    rng = np.random.default_rng(0)
+    x = (3 + rng.integers(0, 3, size=(300, 4)) / 3).astype(np.float32)
+    order = rng.permutation(300)
+    ids = np.arange(300)
+
+    def run(x, ids, **options):
+        return kmeans(x, 20, generator=Generator(0, ids), iterations=6, tolerance=0, **options)
+
+    for minibatch in (None, 50):
+        plain = run(x, ids, minibatch=minibatch)
+        moved = run(x[order], order, minibatch=minibatch)
+        assert torch.equal(plain.centers, moved.centers)
+        assert torch.equal(plain.assignment[order], moved.assignment)
+        with monkeypatch.context() as patch:
+            patch.setattr(Euclidean, "block_size", 37)
+            patch.setattr("labelwise.kernels.assign._PRODUCTS", 100)
+            blocked = run(x, ids, minibatch=minibatch)
+        assert torch.equal(plain.centers, blocked.centers)
+        assert torch.equal(plain.assignment, blocked.assignment)
+
+
+def test_clusters_of_some_rows_are_those_of_a_copy(tmp_path):
+    x = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float16)
+    np.save(tmp_path / "x.npy", x)
+    rows = torch.from_numpy(np.random.default_rng(1).permutation(200)[:90])
+    start = torch.from_numpy(x[:7].astype(np.float64))
+    copy = kmeans(x[rows.numpy()], 7, generator=Generator(0), init=start)
+    for memory in (None, 10**9):
+        file = Euclidean(tmp_path / "x.npy", hold=0)
+        some = kmeans(file, 7, generator=Generator(0), init=start, candidates=rows, memory=memory)
+        assert torch.equal(some.assignment, copy.assignment)
+        torch.testing.assert_close(some.centers, copy.centers)
+    for init in ("k-means++", "random"):
+        found = kmeans(x, 7, generator=Generator(0), init=init, candidates=rows)
+        assert found.assignment.shape == (90,)
+        assert found.inertia < 1.3 * copy.inertia
+
+
+def test_sums_of_long_runs_do_not_drift():
+    x = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
+    found = kmeans(x, 30, generator=Generator(0), iterations=60, tolerance=-1)
+    for c in range(30):
+        mine = x[found.assignment.numpy() == c].astype(np.float64)
+        np.testing.assert_allclose(found.centers[c], mine.mean(0), atol=1e-9)
+
+
+def test_progress_of_passes_is_told():
+    shares = []
+    kmeans(
+        np.arange(20.0)[:, None],
+        3,
+        generator=Generator(0),
+        iterations=2,
+        progress=Progress(passing=shares.append),
+    )
+    assert shares
+    assert all(share == 1 for share in shares)
+
+
+def test_too_little_memory_is_refused_with_the_least_that_works():
+    with pytest.raises(ResourceError, match=r"memory must be at least .* MB for 9 points and 3"):
+        kmeans(np.zeros((9, 1)), 3, generator=Generator(0), memory=1000)
 
 
 def test_nonsense_is_refused():

@@ -1,4 +1,8 @@
-"""k-means by Lloyd's iterations, each one matrix product with the pool."""
+"""k-means by Lloyd's iterations, each one matrix product with the pool.
+
+Sums over clusters are kept as whole numbers of a fixed small unit, so they are exact and the
+same in any order, and only points that change clusters have to be added and taken away.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +11,32 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
-from labelwise.errors import InputError
+from labelwise.errors import InputError, ResourceError
+from labelwise.kernels.assign import Assignment, Centers
 from labelwise.kernels.euclidean import Euclidean
-from labelwise.kernels.geometry import Points, squared_norms
+from labelwise.kernels.geometry import HOLD_BYTES, Geometry, Points
 from labelwise.kernels.kmeans_plus_plus import kmeans_plus_plus
 from labelwise.kernels.noise import Generator
+from labelwise.kernels.progress import Progress
+from labelwise.kernels.subset import Subset
 
 PATIENCE = 10
 """Minibatches without progress after which k-means stops."""
+
+_PAIRS = 1 << 17
 
 
 class Clusters(NamedTuple):
     """A partition of N points into k clusters.
 
     Attributes:
-        centers: (k, D) float32, in the points' own coordinates.
+        centers: (k, D) float64, in the points' own coordinates.
         assignment: (N,) int64, the nearest center of each point, the lowest on a tie.
-        squared_distances: (N,) float64, to that center.
+        squared_distances: (N,) float64, to that center, from differences.
         inertia: the sum of the squared distances.
         iterations: how many times the centers were moved.
     """
@@ -42,28 +53,37 @@ def kmeans(
     k: int,
     *,
     generator: Generator,
+    candidates: Tensor | None = None,
     iterations: int = 100,
     tolerance: float = 1e-4,
     init: Literal["k-means++", "random"] | Tensor = "k-means++",
     minibatch: int | None = None,
+    memory: int | None = None,
+    progress: Progress | None = None,
 ) -> Clusters:
     """Clusters of least squared distance, a local optimum.
 
-    A cluster that loses all its points takes the point farthest from its center.
+    A cluster that loses all its points takes the point farthest from its center. Assignments
+    are decided in float64 and sums are exact, so neither blocks nor threads change the result.
 
     Args:
         x: (N, D) anything `Euclidean` takes, or a `Euclidean` geometry.
         k: how many clusters, 1 <= k <= N.
         generator: randomness, by item.
+        candidates: (M,) int64 distinct rows to cluster; all by default. The result is of them,
+            in their order.
         iterations: the most times that centers are moved.
         tolerance: stop when the centers moved by less than this share of the points' variance.
         init: k-means++, k distinct rows at random, or (k, D) centers to start from.
         minibatch: rows looked at in one iteration (Sculley, WWW 2010: each center moves to the
             running mean of what it was given); the whole pool by default. Stops also when the
             smoothed distance has not fallen for `PATIENCE` iterations.
+        memory: bytes the call may hold beyond its inputs; None for no bound.
+        progress: told how far each pass over the pool is.
 
     Raises:
-        InputError: k, iterations or the shape of ``init`` out of range.
+        InputError: k, iterations, candidates or the shape of ``init`` out of range.
+        ResourceError: ``memory`` is less than the call needs.
 
     Source:
         Lloyd, "Least squares quantization in PCM", IEEE Transactions on Information Theory
@@ -73,38 +93,53 @@ def kmeans(
     >>> sorted(found.centers.flatten().tolist()), found.inertia
     ([0.5, 9.5], 1.0)
     """
-    geometry = x if isinstance(x, Euclidean) else Euclidean(x)
-    if not 1 <= k <= len(geometry) or iterations < 0:
+    whole = x if isinstance(x, Euclidean) else Euclidean(x)
+    hold = HOLD_BYTES if memory is None else 0
+    some = whole if candidates is None else Subset(whole, candidates, hold=hold)
+    if not 1 <= k <= len(some) or iterations < 0:
         raise InputError(
-            f"k must be in 1..{len(geometry)} and iterations >= 0, got {k} and {iterations}"
+            f"k must be in 1..{len(some)} and iterations >= 0, got {k} and {iterations}"
         )
-    centers = _start(geometry, k, generator, init)
-    scale = float(_variance(geometry)) * tolerance
-    whole = minibatch is None or minibatch >= len(geometry)
-    batches = _Minibatches(k, (minibatch or 0) / len(geometry), centers.device)
-    moves = 0
-    for step in range(iterations):
-        if whole:
-            moved = _whole_pool(geometry, centers)
-        else:
-            noise = generator.child("minibatch").uniform(len(geometry), draw=step)
-            rows = torch.from_numpy(np.sort(np.argpartition(noise, minibatch or 0)[:minibatch]))
-            moved = batches.move(geometry.take(rows), geometry, centers)
-        shift = float((moved - centers).square().sum())
-        centers, moves = moved, moves + 1
-        if shift <= scale or batches.stalled >= PATIENCE:
-            break
-    assignment, distances = _assign(geometry, centers)
+    _check_memory(some, k, memory)
+    centers = _start(whole, k, generator, init, candidates)
+    progress = progress or Progress()
+    assignment = Assignment(some, lambda rows: whole.shift(some.double(rows.cpu())[0]))
+    if minibatch is None or minibatch >= len(some):
+        centers, moves = _whole_pool(assignment, centers, iterations, tolerance, progress)
+    else:
+        noise = generator.child("minibatch")
+        rows = np.arange(len(whole)) if candidates is None else candidates.cpu().numpy()
+        batches = _Minibatches(assignment, centers, noise, rows, minibatch)
+        centers, moves = batches.run(iterations, tolerance, progress)
+    assignment.update(centers, passing=progress.passing)
+    distances = assignment.distances()
     return Clusters(
-        geometry.unshift(centers).float(),
-        assignment.cpu(),
+        whole.unshift(centers),
+        assignment.member.cpu(),
         distances.cpu(),
         float(distances.sum()),
         moves,
     )
 
 
-def _start(geometry: Euclidean, k: int, generator: Generator, init: str | Tensor) -> Tensor:
+def _check_memory(geometry: Geometry, k: int, memory: int | None) -> None:
+    """Per row 40 bytes; per center's coordinate 48; a few blocks."""
+    width = geometry.widths[0]
+    need = 40 * len(geometry) + 48 * k * width + 12 * geometry.block_size * width + (32 << 20)
+    if memory is not None and memory < need:
+        raise ResourceError(
+            f"memory must be at least {need / 1e6:.3g} MB for {len(geometry)} points and {k} "
+            f"centers, got {memory / 1e6:.3g} MB"
+        )
+
+
+def _start(
+    geometry: Euclidean,
+    k: int,
+    generator: Generator,
+    init: str | Tensor,
+    candidates: Tensor | None,
+) -> Tensor:
     """(k, D) float64 starting centers, in the geometry's shifted coordinates."""
     if isinstance(init, Tensor):
         if init.shape != (k, geometry.widths[0]):
@@ -112,88 +147,146 @@ def _start(geometry: Euclidean, k: int, generator: Generator, init: str | Tensor
                 f"init must be (k, D) = ({k}, {geometry.widths[0]}), got {tuple(init.shape)}"
             )
         return geometry.shift(init)
+    stream = generator.child("init")
     if init == "k-means++":
-        rows = kmeans_plus_plus(geometry, k, generator=generator.child("init")).rows
+        rows = kmeans_plus_plus(geometry, k, generator=stream, candidates=candidates).rows
     elif init == "random":
-        noise = generator.child("init").uniform(len(geometry))
-        rows = torch.from_numpy(np.argsort(noise, kind="stable")[:k])
+        among = np.arange(len(geometry)) if candidates is None else candidates.cpu().numpy()
+        order = np.argsort(stream.uniform(among), kind="stable")
+        rows = torch.from_numpy(among[order[:k]])
     else:
         raise InputError(f"init must be 'k-means++', 'random' or centers, got {init!r}")
     return geometry.take(rows).factors[0].double()
 
 
-def _variance(geometry: Euclidean) -> Tensor:
-    """Mean over points of the squared distance to the mean."""
-    total = torch.zeros(geometry.widths[0], dtype=torch.float64, device=geometry.device)
-    for _, block in geometry.blocks():
-        total += block.factors[0].sum(0, dtype=torch.float64)
-    mean = total / len(geometry)
-    return geometry.squared_norms().mean() - mean.square().sum()
+class _Sums:
+    """Sums of the points of each cluster, exact: whole numbers of a unit, a power of two.
+
+    The unit is so small that the sum of all points just fits 62 bits: 2^-38 of the longest
+    point for 2^24 of them.
+    """
+
+    def __init__(self, k: int, width: int, size: int, longest: float, device: torch.device) -> None:
+        bits = 62 - math.ceil(math.log2(size + 1)) - math.frexp(longest)[1]
+        self._scale = 2.0 ** min(bits, 1000)
+        self._sums = torch.zeros(k, width, dtype=torch.int64, device=device)
+        self.counts = torch.zeros(k, dtype=torch.int64, device=device)
+
+    def change(self, points: Points, member: Tensor, before: Tensor) -> None:
+        """Points become members of clusters; before they were of others, or of none (-1)."""
+        (x,) = points.factors
+        fresh = len(before) > 0 and int(before[0]) < 0
+        step = max(1, _PAIRS // x.shape[1])
+        for i in range(0, len(x), step):
+            part = slice(i, i + step)
+            units = x[part].double().mul_(self._scale).round_().long()
+            self._sums.index_add_(0, member[part], units)
+            if not fresh:
+                self._sums.index_add_(0, before[part], units, alpha=-1)
+        self.counts += torch.bincount(member, minlength=len(self.counts))
+        if not fresh:
+            self.counts -= torch.bincount(before, minlength=len(self.counts))
+
+    def means(self, otherwise: Tensor) -> Tensor:
+        """(k, D) float64 mean of each cluster; of an empty one its row in ``otherwise``."""
+        counts = self.counts.double()[:, None]
+        means = self._sums.double().div_(self._scale).div_(counts.clamp(min=1))
+        return torch.where(counts > 0, means, otherwise)
+
+    def spread(self, norms: Tensor) -> float:
+        """Mean over all points of the squared distance to their mean."""
+        mean = self._sums.double().div_(self._scale).sum(0) / len(norms)
+        return float(norms.mean() - mean.square().sum())
 
 
-def _as_points(centers: Tensor) -> Points:
-    single = centers.float().contiguous()
-    return Points((single,), squared_norms(single))
+def _whole_pool(
+    assignment: Assignment,
+    centers: Tensor,
+    iterations: int,
+    tolerance: float,
+    progress: Progress,
+) -> tuple[Tensor, int]:
+    """Centers after at most so many of Lloyd's iterations, and how many there were."""
+    geometry = assignment.geometry
+    norms = geometry.squared_norms()
+    longest = float(norms.max().sqrt())
+    sums = _Sums(len(centers), centers.shape[1], len(geometry), longest, centers.device)
+    for move in range(iterations):
+        assignment.update(centers, sums.change, progress.passing)
+        moved = sums.means(otherwise=centers)
+        empty = (sums.counts == 0).nonzero()[:, 0]
+        if len(empty):
+            far = _worst_served(assignment, len(empty))
+            moved[empty] = geometry.take(far).factors[0].double()
+        shift = float((moved - centers).square().sum())
+        centers = moved
+        if shift <= tolerance * sums.spread(norms):
+            return centers, move + 1
+    return centers, iterations
 
 
-def _nearest(geometry: Euclidean, block: Points, centers: Points) -> tuple[Tensor, Tensor]:
-    """The nearest center of each point, the lowest on a tie, and the squared distance."""
-    smallest, nearest = geometry.offsets(block, centers).min(1)
-    return nearest, (smallest.double() + block.norms).clamp_(min=0)
-
-
-def _sums(nearest: Tensor, x: Tensor, k: int) -> Tensor:
-    """The sum of the points of each cluster, (k, D) float32."""
-    sums = torch.zeros(k, x.shape[1], dtype=torch.float32, device=x.device)
-    return sums.index_add_(0, nearest, x)
-
-
-def _assign(geometry: Euclidean, centers: Tensor) -> tuple[Tensor, Tensor]:
-    points = _as_points(centers)
-    parts = [_nearest(geometry, block, points) for _, block in geometry.blocks()]
-    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
-
-
-def _whole_pool(geometry: Euclidean, centers: Tensor) -> Tensor:
-    """Each center at the mean of its points; an empty one at the worst-served point."""
-    points = _as_points(centers)
-    sums = torch.zeros_like(centers)
-    counts = torch.zeros(len(centers), dtype=torch.float64, device=centers.device)
-    distances = []
-    for _, block in geometry.blocks():
-        nearest, distance = _nearest(geometry, block, points)
-        sums += _sums(nearest, block.factors[0], len(centers))
-        counts += torch.bincount(nearest, minlength=len(centers))
-        distances.append(distance)
-    moved = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), centers)
-    empty = (counts == 0).nonzero()[:, 0]
-    if len(empty):
-        worst = torch.cat(distances).cpu().numpy()
-        far = np.lexsort((np.arange(len(worst)), -worst))[: len(empty)]
-        moved[empty] = geometry.take(torch.from_numpy(far)).factors[0].double()
-    return moved
+def _worst_served(assignment: Assignment, count: int) -> Tensor:
+    """The points farthest from their centers, the lowest row on a tie: (count,) int64."""
+    centers, norms = assignment.centers, assignment.geometry.squared_norms()
+    assert centers is not None
+    near, slack = assignment.first + norms, centers.slack(norms)
+    least = (near - slack).topk(count).values[-1]
+    rows = (near + slack >= least).nonzero()[:, 0]
+    true = assignment.distances(rows)
+    order = true.sort(descending=True, stable=True).indices.cpu()
+    return rows.cpu()[order[:count]]
 
 
 class _Minibatches:
     """Centers moved towards the points of minibatches, by running means."""
 
-    def __init__(self, k: int, share: float, device: torch.device) -> None:
-        self.counts = torch.zeros(k, dtype=torch.float64, device=device)
-        self.share = min(1.0, 2 * share)
+    def __init__(
+        self,
+        assignment: Assignment,
+        centers: Tensor,
+        noise: Generator,
+        items: NDArray[np.int64],
+        size: int,
+    ) -> None:
+        self.geometry = assignment.geometry
+        self.given = assignment.given
+        self.centers = centers.clone()
+        self.noise = noise
+        self.items = items
+        self.size = size
+        self.counts = torch.zeros(len(centers), dtype=torch.float64, device=centers.device)
+        self.share = min(1.0, 2 * size / len(self.geometry))
         self.smoothed = math.inf
         self.best = math.inf
         self.stalled = 0
 
-    def move(self, batch: Points, geometry: Euclidean, centers: Tensor) -> Tensor:
-        """The centers after one minibatch."""
-        nearest, distance = _nearest(geometry, batch, _as_points(centers))
-        sums = _sums(nearest, batch.factors[0], len(centers))
-        new = torch.bincount(nearest, minlength=len(centers)).double()
-        self.counts += new
-        rate = (new / self.counts.clamp(min=1))[:, None]
-        mean = sums / new.clamp(min=1)[:, None]
-        self._watch(float(distance.mean()))
-        return torch.where(new[:, None] > 0, centers + rate * (mean - centers), centers)
+    def run(self, iterations: int, tolerance: float, progress: Progress) -> tuple[Tensor, int]:
+        """The centers after at most so many minibatches, and how many there were."""
+        spread = _spread(self.geometry)
+        for step in range(iterations):
+            noise = self.noise.uniform(self.items, draw=step)
+            rows = np.sort(np.argpartition(noise, self.size)[: self.size])
+            shift = self._move(torch.from_numpy(rows), noise[rows])
+            progress.passing((step + 1) / iterations)
+            if shift <= tolerance * spread or self.stalled >= PATIENCE:
+                return self.centers, step + 1
+        return self.centers, iterations
+
+    def _move(self, rows: Tensor, noise: NDArray[np.float64]) -> float:
+        """Move the centers towards one minibatch; the squared distance they moved."""
+        batch = self.geometry.take(rows)
+        found = Centers(self.geometry, self.centers, self.given).nearest(rows, batch)
+        member = found.member
+        # Added in an order that belongs to the items, so that the order of rows changes nothing.
+        order = torch.from_numpy(np.lexsort((noise, member.cpu().numpy()))).to(member.device)
+        there, new = member.unique(return_counts=True)
+        ends = new.cumsum(0)
+        sums = embedding_bag(order, batch.factors[0], ends - new, mode="sum").double()
+        self.counts[there] += new
+        step = sums.sub_(self.centers[there] * new[:, None]).div_(self.counts[there][:, None])
+        self.centers[there] += step
+        self._watch(float((found.first + batch.norms).mean()))
+        return float(step.square().sum())
 
     def _watch(self, inertia: float) -> None:
         if math.isinf(self.smoothed):
@@ -201,3 +294,11 @@ class _Minibatches:
         self.smoothed += self.share * (inertia - self.smoothed)
         self.stalled = 0 if self.smoothed < self.best else self.stalled + 1
         self.best = min(self.best, self.smoothed)
+
+
+def _spread(geometry: Geometry) -> float:
+    """Mean over points of the squared distance to their mean."""
+    total = torch.zeros(geometry.widths[0], dtype=torch.float64, device=geometry.device)
+    for _, block in geometry.blocks():
+        total += block.factors[0].sum(0, dtype=torch.float64)
+    return float(geometry.squared_norms().mean() - (total / len(geometry)).square().sum())

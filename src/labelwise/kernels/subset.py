@@ -23,6 +23,7 @@ class Subset(Composite):
     Args:
         geometry: N points.
         rows: (m,) int64 distinct rows of it.
+        hold: bytes that a copy of them may take; a larger one is not made.
 
     Raises:
         InputError: rows of another shape or type, out of range, or one given twice.
@@ -33,7 +34,7 @@ class Subset(Composite):
     (2, 25.0)
     """
 
-    def __init__(self, geometry: Geometry, rows: Tensor) -> None:
+    def __init__(self, geometry: Geometry, rows: Tensor, hold: int = 0) -> None:
         rows = torch.as_tensor(rows).cpu()
         if rows.ndim != 1 or rows.dtype != torch.int64:
             raise InputError(f"rows must be (m,) int64, got {tuple(rows.shape)} {rows.dtype}")
@@ -49,6 +50,8 @@ class Subset(Composite):
         self.geometry = geometry
         self.rows = rows
         self.widths = geometry.widths
+        small = 4 * sum(self.widths) * len(rows) <= hold
+        self._held = geometry.take(rows) if small else None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -75,6 +78,8 @@ class Subset(Composite):
 
     def block(self, start: int, stop: int) -> Points:
         """Points ``start`` to ``stop`` (exclusive), by reference where they lie side by side."""
+        if self._held is not None:
+            return self._held[start:stop]
         rows = self.rows[start:stop]
         if self._ascending and len(rows):
             first, last = int(rows[0]), int(rows[-1]) + 1
@@ -86,6 +91,8 @@ class Subset(Composite):
 
     def take(self, rows: Tensor) -> Points:
         """A copy of the points in ``rows``."""
+        if self._held is not None:
+            return self._held[rows.to(self.device)]
         return self.geometry.take(self.rows[rows.cpu()])
 
     def points(self, *arrays: Any) -> Points:
