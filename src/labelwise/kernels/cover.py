@@ -8,8 +8,9 @@ memory-bound. Three facts make it a few matrix-matrix products instead:
 - single precision with a proven error gives an upper and a lower bound in one product;
 - where bounds cannot decide, one row's true distance in float64 costs next to nothing.
 
-So `Cover` keeps upper bounds, knows which of them are exact, and tightens only what is asked.
-Picks then depend on the points alone: not on block sizes, product shapes or libraries.
+So a `Cover` keeps upper bounds for the pool (`Bounds`, here or on many machines), takes the few
+rows that matter aside as a `Block`, and tightens only those. Picks then depend on the points
+alone: not on block sizes, product shapes, libraries or the number of machines.
 """
 
 from __future__ import annotations
@@ -18,230 +19,184 @@ from collections.abc import Sized
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from labelwise.errors import InputError, ResourceError
+from labelwise.errors import ResourceError
+from labelwise.kernels.bounds import (
+    BoolArray,
+    Bounds,
+    Distributed,
+    Fence,
+    PoolBounds,
+    fenced,
+    tightened,
+)
+from labelwise.kernels.centers import CENTER_CHUNK, Centers, FloatArray, IntArray
 from labelwise.kernels.geometry import Geometry, Points
+from labelwise.kernels.progress import Progress
 
-CENTER_CHUNK = 256
-"""Centers applied to the pool in one product: enough to be compute-bound."""
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+_ALL_PAIRS = 4096
 
 
 class Cover:
-    """Upper bounds on each row's squared distance to its nearest center.
+    """Centers, and what is known of every row's distance to them.
 
     Attributes:
-        upper: (N,) float64. Never below the true value; -inf where a row may not be picked.
-        exact: (N,) bool: where ``upper`` is the true value, from float64 differences.
-        centers: rows, in the order added.
-        applied: how many of the centers every row's bound already accounts for.
-        largest: the largest squared norm of a center.
+        bounds: of all rows; up to date with the first ``bounds.applied`` centers.
+        centers: in the order added.
+        error: the geometry's bound on single-precision distances.
 
     Args:
-        geometry: the points.
-        allowed: (N,) bool, rows that may be picked.
+        geometry: the points, here or elsewhere.
+        fence: the rows that may be picked.
         capacity: how many centers there will be at most.
+        progress: told how far a pass over the pool is.
     """
 
-    def __init__(self, geometry: Geometry, allowed: NDArray[np.bool_], capacity: int) -> None:
+    def __init__(
+        self, geometry: Geometry, fence: Fence, capacity: int, progress: Progress | None = None
+    ) -> None:
         self.geometry = geometry
-        self.norms: FloatArray = geometry.squared_norms().cpu().numpy()
-        self.upper: FloatArray = np.where(allowed, np.inf, -np.inf)
-        self.exact: NDArray[np.bool_] = np.zeros(len(geometry), dtype=bool)
+        self.bounds: Bounds
+        if isinstance(geometry, Distributed):
+            self.bounds = geometry.bounds(fence)
+        else:
+            self.bounds = PoolBounds(geometry, fence.mask(0, fence.size))
+        self.centers = Centers(geometry, capacity)
         self.error = geometry.error
-        self.centers: list[int] = []
-        self.applied = 0
-        self.largest = 0.0
-        self._points = Points(
-            tuple(
-                torch.empty(capacity, width, device=geometry.device) for width in geometry.widths
-            ),
-            torch.empty(capacity, dtype=torch.float64, device=geometry.device),
-        )
+        self._progress = progress
 
     def __len__(self) -> int:
         return len(self.centers)
 
-    def points(self, start: int = 0) -> Points:
-        """The centers added since ``start``, as points."""
-        return self._points[start : len(self.centers)]
+    @property
+    def waiting(self) -> int:
+        """How many centers the pool's bounds do not account for yet."""
+        return len(self.centers) - self.bounds.applied
 
     def add(self, rows: IntArray, points: Points | None = None) -> None:
         """New centers, not yet applied to the pool; they may not be picked again."""
-        if not len(rows):
-            return
         if points is None:
             points = self.geometry.take(torch.from_numpy(rows))
-        part = slice(len(self.centers), len(self.centers) + len(rows))
-        for mine, theirs in zip(self._points.factors, points.factors):
-            mine[part] = theirs
-        self._points.norms[part] = points.norms
-        self.centers.extend(rows.tolist())
-        self.largest = max(self.largest, float(points.norms.max()))
-        self.upper[rows] = -np.inf
+        self.centers.add(rows, points)
+        self.bounds.exclude(rows)
 
-    def apply(self, keep: IntArray | None = None) -> None:
-        """Bring every row's bound up to date with every center.
+    def apply(self) -> None:
+        """Bring every row's bound up to date with every center."""
+        self.bounds.apply(self.centers, None if self._progress is None else self._progress.passing)
 
-        Args:
-            keep: rows whose bounds account for all centers already: they stay as they are.
-        """
-        kept = None if keep is None else (self.upper[keep], self.exact[keep])
-        if self.applied < len(self.centers):
-            centers = self.points(self.applied)
-            for start, block in self.geometry.blocks():
-                self._tighten(slice(start, start + len(block)), self._nearest(block, centers))
-            self.applied = len(self.centers)
-        if keep is not None and kept is not None:
-            self.upper[keep], self.exact[keep] = kept
+    def block(self, rows: IntArray, upper: FloatArray, exact: BoolArray) -> Block:
+        """Some rows taken aside, with what `Bounds` knows of them, up to date with all centers."""
+        return Block(self, rows, upper, exact)
 
-    def refresh(self, rows: IntArray, points: Points) -> None:
-        """Bring some rows up to date with the centers not yet applied to the pool."""
-        if self.applied < len(self.centers):
-            self._tighten(rows, self._nearest(points, self.points(self.applied)))
+    def settle(self, block: Block) -> None:
+        """Let the pool know what a block has found out about its rows."""
+        self.bounds.write(block.rows, block.upper, block.exact)
 
-    def _nearest(self, points: Points, centers: Points) -> Tensor:
-        """Least offset of each point to some centers, a few of them at a time: (n,) float32."""
-        nearest = self.geometry.offsets(points, centers[:CENTER_CHUNK]).amin(1)
-        for start in range(CENTER_CHUNK, len(centers), CENTER_CHUNK):
-            some = centers[start : start + CENTER_CHUNK]
-            torch.minimum(nearest, self.geometry.offsets(points, some).amin(1), out=nearest)
-        return nearest
-
-    def _tighten(self, rows: slice | IntArray, nearest: Tensor) -> None:
-        norms = self.norms[rows]
-        near = nearest.double().cpu().numpy() + norms
-        slack = self.error * (norms + self.largest)
-        upper = self.upper[rows]
-        # A row stays exact when even the lower bound of what is new cannot undercut it.
-        self.exact[rows] &= np.maximum(near - slack, 0) >= upper
-        self.upper[rows] = np.minimum(upper, near + slack)
-
-    def refine(self, rows: IntArray) -> FloatArray:
-        """The true squared distance of some rows to their nearest center, in float64.
-
-        Single precision finds the centers that may be nearest; float64 differences decide.
-        """
-        inexact = rows[~self.exact[rows]]
-        if len(inexact):
-            self.upper[inexact] = exact_nearest(
-                self.geometry, inexact, np.asarray(self.centers), self.points(), self.error
-            )
-            self.exact[inexact] = True
-        return self.upper[rows]
-
-    def frontier(self, size: int) -> tuple[IntArray, float, int]:
-        """The rows first in line: largest bounds, equal ones by the lowest row.
-
-        Returns:
-            (m,) rows in ascending order; the bound and the number of the row next in line
-            (-inf and N when there is none).
-        """
-        size = min(size, int(np.isfinite(self.upper).sum() + np.isposinf(self.upper).sum()))
-        if size + 1 > len(self.upper):
-            return np.arange(len(self.upper)), -np.inf, len(self.upper)
-        threshold = -np.partition(-self.upper, size)[size]
-        above = np.flatnonzero(self.upper > threshold)
-        ties = np.flatnonzero(self.upper == threshold)
-        room = size - len(above)
-        rows = np.union1d(above, ties[:room])
-        return rows, float(threshold), int(ties[room])
+    def true(self, rows: IntArray) -> FloatArray:
+        """True squared distances of rows to the nearest of all centers; -inf where not allowed."""
+        fresh, where = np.unique(rows, return_inverse=True)
+        block = self.block(fresh, *self.bounds.read(fresh))
+        block.refine(np.flatnonzero(~block.exact & (block.upper > -np.inf)))
+        self.settle(block)
+        return block.upper[where]
 
 
-def exact_nearest(
-    geometry: Geometry,
-    rows: IntArray,
-    centers: IntArray,
-    points: Points,
-    error: float,
-    before: IntArray | None = None,
-) -> FloatArray:
-    """Squared distance of rows to the nearest of some centers, (n,) float64, exactly.
+class Block:
+    """A few rows and all that is known of them; picking among them costs no pass.
 
-    Args:
-        geometry: the points.
-        rows: (n,) rows to measure.
-        centers: (M,) rows to measure from, M >= 1. points: the same as points.
-        error: the geometry's bound on single-precision distances.
-        before: (n,) row i is measured from the first ``before[i]`` >= 1 centers only.
+    Attributes:
+        rows: (m,) ascending.
+        points: the same as points. norms: their squared norms.
+        upper: bounds that account for every center of the cover.
+        exact: whether those are the true values.
     """
-    mine = geometry.take(torch.from_numpy(rows))
-    limit = max(1, (16 << 20) // max(1, len(centers)))
-    parts = []
-    for start in range(0, len(rows), limit):
-        some = slice(start, start + limit)
-        block = mine[some]
-        near = _distances(geometry, block, points)
-        slack = error * (block.norms[:, None] + points.norms)
-        if before is not None:
-            ahead = torch.from_numpy(before[some]).to(near.device)
-            near[torch.arange(len(centers), device=near.device) >= ahead[:, None]] = torch.inf
-        reach = (near + slack).amin(1, keepdim=True)
-        pair_row, pair_center = (near - slack <= reach).nonzero(as_tuple=True)  # inf > reach
-        left = torch.from_numpy(rows[some])[pair_row.cpu()]
-        right = torch.from_numpy(centers)[pair_center.cpu()]
-        distance = geometry.exact(left, right).to(near.device)
-        best = torch.full((len(block),), torch.inf, dtype=torch.float64, device=near.device)
-        best.scatter_reduce_(0, pair_row, distance, "amin")
-        parts.append(best.cpu().numpy())
-    return np.concatenate(parts) if parts else np.zeros(0)
 
+    def __init__(self, cover: Cover, rows: IntArray, upper: FloatArray, exact: BoolArray) -> None:
+        self.cover, self.rows, self.upper, self.exact = cover, rows, upper, exact
+        self.points = cover.geometry.take(torch.from_numpy(rows))
+        self.norms: FloatArray = self.points.norms.cpu().numpy()
+        self._between: FloatArray | None = None
+        if cover.waiting and len(rows):
+            centers = cover.centers
+            nearest = centers.offsets(self.points, centers[cover.bounds.applied :])
+            self.upper, self.exact = tightened(
+                upper, exact, nearest, self.norms, cover.error, centers.largest
+            )
 
-def _distances(geometry: Geometry, block: Points, points: Points) -> Tensor:
-    """Squared distances, (len(block), len(points)) float64; the smaller set is the one copied."""
-    if len(block) >= len(points):
-        return geometry.offsets(block, points).double() + block.norms[:, None]
-    return geometry.offsets(points, block).T.double() + points.norms
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(self, at: int) -> None:
+        """Make a row of the block a center; the pool learns of it when the block is settled."""
+        self.cover.centers.add(self.rows[at : at + 1], self.points[at : at + 1])
+        self.upper[at], self.exact[at] = -np.inf, True
+        self._meet(self._offsets_to(at) + self.norms, float(self.norms[at]))
+
+    def meet(self, center: Points) -> None:
+        """Account for a new center that is no row of the block."""
+        offsets = self.cover.geometry.offsets(self.points, center)[:, 0].cpu().numpy()
+        self._meet(offsets + self.norms, float(center.norms[0]))
+
+    def _meet(self, near: FloatArray, norm: float) -> None:
+        slack = self.cover.error * (self.norms + norm)
+        closer = np.maximum(near - slack, 0) < self.upper
+        if closer.any():
+            self.upper[closer] = np.minimum(self.upper[closer], (near + slack)[closer])
+            self.exact[closer] = False
+
+    def _offsets_to(self, at: int) -> FloatArray:
+        """Offsets of all rows to one of them."""
+        if len(self) > _ALL_PAIRS:
+            one = self.points[at : at + 1]
+            found: FloatArray = self.cover.geometry.offsets(self.points, one)[:, 0].cpu().numpy()
+            return found
+        if self._between is None:
+            pairs = self.cover.geometry.offsets(self.points, self.points).cpu().numpy()
+            self._between = np.ascontiguousarray(pairs.T)
+        return self._between[at]
+
+    def refine(self, which: IntArray) -> None:
+        """Make the bounds of some rows of the block true ones."""
+        if len(which):
+            some = torch.from_numpy(which).to(self.points.norms.device)
+            self.upper[which] = self.cover.centers.nearest(self.rows[which], self.points[some])
+            self.exact[which] = True
+
+    def lower(self) -> FloatArray:
+        """Lower bounds on the distances: a bound is off by twice the slack of a product."""
+        slack = self.cover.error * (self.norms + self.cover.centers.largest)
+        known = self.exact | (self.upper == -np.inf)
+        return np.where(known, self.upper, np.maximum(self.upper - 2 * slack, 0))
 
 
 def prepare(
     pool: Sized, n: int, covered: Tensor | None, candidates: Tensor | None
-) -> tuple[IntArray, NDArray[np.bool_]]:
+) -> tuple[IntArray, BoolArray]:
     """Covered rows and the mask of rows that may be picked, checked.
 
     Raises:
         InputError: n is not in 1..(candidates left), or a row number is out of range.
     """
-    size = len(pool)
-    allowed = np.ones(size, dtype=bool)
-    taken = _row_numbers(covered, size, "covered")
-    if candidates is not None:
-        allowed[:] = False
-        allowed[_row_numbers(candidates, size, "candidates")] = True
-    allowed[taken] = False
-    left = int(allowed.sum())
-    if not 1 <= n <= left:
-        raise InputError(f"n must be in 1..{left} (the rows that may be picked), got {n}")
-    return taken, allowed
-
-
-def _row_numbers(rows: Tensor | None, size: int, name: str) -> IntArray:
-    if rows is None:
-        return np.zeros(0, dtype=np.int64)
-    array = torch.as_tensor(rows).cpu().numpy().astype(np.int64)
-    wrong = (array < 0) | (array >= size)
-    if wrong.any():
-        raise InputError(f"{name} must be rows in 0..{size - 1}, got {array[wrong][0]}")
-    return array
+    fence = fenced(len(pool), n, covered, candidates)
+    return fence.taken, fence.mask(0, fence.size)
 
 
 def check_memory(geometry: Geometry, centers: int, memory: int | None) -> None:
     """Refuse a bound on memory that a cover of this geometry cannot keep.
 
-    A cover holds 33 bytes a row, the centers, and a few blocks.
+    A cover holds 33 bytes a row (elsewhere, if the rows are), the centers, and a few blocks.
     """
     if memory is None:
         return
     width = sum(geometry.widths)
-    need = (
-        50 * len(geometry) + 4 * width * centers + 12 * geometry.block_size * (width + CENTER_CHUNK)
-    )
+    rows = 0 if isinstance(geometry, Distributed) else len(geometry)
+    need = 50 * rows + 4 * width * centers + 12 * geometry.block_size * (width + CENTER_CHUNK)
     if memory < need:
         raise ResourceError(
             f"memory must be at least {need / 1e6:.3g} MB for {len(geometry)} points and "
             f"{centers} centers, got {memory / 1e6:.3g} MB"
         )
+
+
+__all__ = ["Block", "Cover", "FloatArray", "IntArray", "check_memory", "prepare"]

@@ -70,14 +70,14 @@ class Progress:
 
 
 def resume(
-    progress: Progress | None, n: int, allowed: NDArray[np.bool_]
+    progress: Progress | None, n: int, allows: Callable[[NDArray[np.int64]], NDArray[np.bool_]]
 ) -> tuple[list[int], list[float]]:
     """Rows and gains of an interrupted run of the same call, in order; empty at a fresh start.
 
     Args:
         progress: whose earlier picks to take over.
         n: how many picks there will be in all.
-        allowed: (N,) rows that may be picked.
+        allows: says of (m,) row numbers which may be picked.
 
     Raises:
         InputError: more than n, a row twice, or one that may not be picked.
@@ -85,16 +85,16 @@ def resume(
     earlier = None if progress is None else progress.resume(n)
     if earlier is None:
         return [], []
-    rows = earlier.rows.tolist()
-    seen: set[int] = set()
-    for row in rows:
-        if not 0 <= row < len(allowed) or not allowed[row] or row in seen:
-            why = "twice" if row in seen else "which may not be picked here"
+    rows = earlier.rows.numpy()
+    first = np.zeros(len(rows), dtype=bool)
+    first[np.unique(rows, return_index=True)[1]] = True
+    for why, right in (("which may not be picked here", allows(rows)), ("twice", first)):
+        if not right.all():
             raise InputError(
-                f"the checkpoint is of another call: it holds row {row}, {why}; delete it"
+                f"the checkpoint is of another call: it holds row {rows[~right][0]}, {why}; "
+                "delete it"
             )
-        seen.add(row)
-    return rows, earlier.gains.tolist()
+    return rows.tolist(), earlier.gains.tolist()
 
 
 def tell(progress: Progress | None, rows: list[int], gains: list[float], before: int) -> None:
