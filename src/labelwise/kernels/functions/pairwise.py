@@ -71,7 +71,7 @@ class Pairwise(SetFunction):
         self._held: Tensor | None = None  # (columns, N)
         self._used = 0  # columns that were needed since the last pass
         self._passes = 0
-        self._pending = _rows(covered, len(similarity))
+        self._pending = covered_rows(covered, len(similarity))
         self.chosen = list(self._pending)
         self._score: Tensor | None = None  # of all rows, without the pending picks
         self._first = torch.zeros(0)
@@ -335,7 +335,8 @@ class Pairwise(SetFunction):
         return self._fixed_bytes() + 4 * self._most * len(self)
 
 
-def _rows(rows: Tensor | None, size: int) -> list[int]:
+def covered_rows(rows: Tensor | None, size: int) -> list[int]:
+    """Covered rows as a list, checked to be in range and distinct."""
     found = [] if rows is None else torch.as_tensor(rows).tolist()
     wrong = [row for row in found if not 0 <= row < size]
     if wrong:
