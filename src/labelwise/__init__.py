@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from labelwise.learners import make_encoder as make_encoder
     from labelwise.learners import make_learner as make_learner
     from labelwise.pools import open_data as open_data
+    from labelwise.strategies import Estimate as Estimate
     from labelwise.strategies import Picks as Picks
     from labelwise.strategies import Strategy as Strategy
+    from labelwise.strategies import estimate as estimate
     from labelwise.strategies import get_strategy as get_strategy
     from labelwise.strategies import list_strategies as list_strategies
     from labelwise.strategies import select as select
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "DataError": "labelwise.errors",
+    "Estimate": "labelwise.strategies",
     "Generator": "labelwise.kernels",
     "InputError": "labelwise.errors",
     "LabelwiseError": "labelwise.errors",
@@ -47,6 +50,7 @@ _HOME = {
     "Results": "labelwise.benchmark",
     "ResultsError": "labelwise.errors",
     "Strategy": "labelwise.strategies",
+    "estimate": "labelwise.strategies",
     "get_strategy": "labelwise.strategies",
     "list_strategies": "labelwise.strategies",
     "make_encoder": "labelwise.learners",

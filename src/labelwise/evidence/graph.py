@@ -134,6 +134,16 @@ class Evidence:
             self._found[name] = self._placed(name, self._value(name))
         return self._found[name]
 
+    def sources(self, name: str) -> frozenset[str]:
+        """The given evidence that one name is had from; itself alone where it is given."""
+        if name in self.given:
+            return frozenset({name})
+        for found in self._providers:
+            if found.name == name and self._met(found, frozenset({name})):
+                used = [*found.needs, *(o for o in found.optional if self._reachable(o, {name}))]
+                return frozenset().union(*(self.sources(part) for part in used))
+        return frozenset()
+
     def require(self, names: Iterable[str], by: str = "this call") -> list[Any]:
         """Several pieces of evidence, or one error that names all that is missing.
 

@@ -317,8 +317,8 @@ def squared_norms(x: Tensor) -> Tensor:
     total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     if whole:
         chunks = x[:, :whole].unflatten(1, (-1, _NORM_CHUNK))
-        total += torch.einsum("ikj,ikj->ik", chunks, chunks).double().sum(1)
+        total += (chunks * chunks).sum(2).double().sum(1)
     if width > whole:
         rest = x[:, whole:]
-        total += torch.einsum("ij,ij->i", rest, rest).double()
+        total += (rest * rest).sum(1).double()
     return total

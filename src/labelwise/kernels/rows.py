@@ -94,6 +94,13 @@ class Rows:
         return self._source.is_file
 
     @property
+    def stored_bytes(self) -> int:
+        """Bytes that a row takes where it is stored; of computed rows, what they come from."""
+        if isinstance(self._source, _Derived):
+            return self._source.rows.stored_bytes
+        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+
+    @property
     def file(self) -> FileRows | None:
         """The file that the rows are read from, if it is one."""
         return self._source if isinstance(self._source, FileRows) else None

@@ -3,6 +3,7 @@
 A score is in the module of its strategy's name: ``labelwise.strategies.margin.margin_scores``.
 """
 
+from labelwise.strategies.estimate import Estimate, estimate
 from labelwise.strategies.memory import parse_memory
 from labelwise.strategies.picks import Picks
 from labelwise.strategies.registry import (
@@ -12,10 +13,14 @@ from labelwise.strategies.registry import (
     strategy,
 )
 from labelwise.strategies.selection import select
+from labelwise.strategies.watch import Status
 
 __all__ = [
+    "Estimate",
     "Picks",
+    "Status",
     "Strategy",
+    "estimate",
     "get_strategy",
     "list_strategies",
     "parse_memory",

@@ -16,10 +16,11 @@ from labelwise.kernels import (
     hold_limit,
     kmeans_plus_plus,
 )
+from labelwise.kernels.cost import kmeans_plus_plus_work
 from labelwise.strategies.registry import strategy
 
 
-@strategy(cite="Ash et al., ICLR 2020")
+@strategy(cite="Ash et al., ICLR 2020", cost=kmeans_plus_plus_work)
 def badge(
     probs: Rows,
     embeddings: Rows,

@@ -7,12 +7,15 @@ from torch import Tensor
 
 from labelwise.evidence import check
 from labelwise.kernels import Generator
+from labelwise.kernels.cost import score_work
 from labelwise.strategies.pickers import round_robin
 from labelwise.strategies.picks import Picks
 from labelwise.strategies.registry import strategy
 
 
-@strategy(cite="Emam et al., arXiv 2021 (BalancedRandomSampler)", simulation_only=True)
+@strategy(
+    cite="Emam et al., arXiv 2021 (BalancedRandomSampler)", simulation_only=True, cost=score_work
+)
 def balanced_random(
     oracle_labels: Tensor, *, n: int, candidates: Tensor, generator: Generator
 ) -> Picks:

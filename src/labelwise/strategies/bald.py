@@ -7,6 +7,7 @@ from torch import Tensor
 
 from labelwise.evidence import Rows, check, rows_first
 from labelwise.kernels import Chosen, Generator
+from labelwise.kernels.cost import score_work
 from labelwise.strategies.entropy import entropy_of
 from labelwise.strategies.pickers import Picker, pick
 from labelwise.strategies.registry import strategy
@@ -52,7 +53,7 @@ def bald_scores(draws: Rows | Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-@strategy(cite="Houlsby et al., 2011; Gal et al., ICML 2017")
+@strategy(cite="Houlsby et al., 2011; Gal et al., ICML 2017", cost=score_work)
 def bald(
     draws: Rows,
     *,

@@ -9,6 +9,7 @@ from torch import Tensor
 from labelwise.errors import ResourceError
 from labelwise.evidence import Rows
 from labelwise.kernels import Chosen, Generator
+from labelwise.kernels.cost import score_work
 from labelwise.strategies.mase import (
     ROUGH,
     distances,
@@ -65,7 +66,7 @@ def base_distances(
     return out
 
 
-@strategy(cite="Emam et al., arXiv 2021")
+@strategy(cite="Emam et al., arXiv 2021", cost=score_work)
 def base(
     logits: Rows,
     head_weight: Rows,
@@ -143,8 +144,8 @@ class _Shortlists:
     def fill(self, logits: Rows, gaps: Tensor, left: Tensor) -> bool:
         """Read the pool once; False if more rows tie for a place than there is room for."""
         inverse = inverse_gaps(gaps)
-        step = max(1, min(logits.block_size(), self._room // (4 * len(self._quotas))))
         enough = min(self._room // 4, max(1 << 20, 4 * len(self._quotas) * self._length))
+        step = max(1, min(logits.block_size(), enough // len(self._quotas)))
         pending: list[tuple[Tensor, Tensor, Tensor]] = []
         held = 0
         for start, block in logits.blocks(step):

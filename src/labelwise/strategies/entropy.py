@@ -7,6 +7,7 @@ from torch import Tensor
 
 from labelwise.evidence import Rows, as_float, check
 from labelwise.kernels import Chosen, Generator
+from labelwise.kernels.cost import score_work
 from labelwise.strategies.pickers import Picker, pick
 from labelwise.strategies.registry import strategy
 
@@ -44,7 +45,7 @@ def entropy_of(probs: Tensor) -> Tensor:
     return 0.0 - torch.special.xlogy(probs, probs).sum(-1, dtype=torch.float64)
 
 
-@strategy(cite="Dagan & Engelson, ICML 1995")
+@strategy(cite="Dagan & Engelson, ICML 1995", cost=score_work)
 def entropy(
     probs: Rows,
     *,

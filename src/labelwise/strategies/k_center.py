@@ -7,12 +7,13 @@ from torch import Tensor
 from labelwise.errors import InputError, nearest
 from labelwise.evidence import Rows, check
 from labelwise.kernels import Chosen, Cosine, Euclidean, Progress, farthest_first, hold_limit
+from labelwise.kernels.cost import farthest_work
 from labelwise.strategies.registry import strategy
 
 _METRICS = {"euclidean": Euclidean, "cosine": Cosine}
 
 
-@strategy(cite="Sener & Savarese, ICLR 2018")
+@strategy(cite="Sener & Savarese, ICLR 2018", cost=farthest_work)
 def k_center(
     embeddings: Rows,
     labeled: Tensor | None = None,

@@ -7,12 +7,16 @@ from torch import Tensor
 
 from labelwise.evidence import Rows, check
 from labelwise.kernels import Chosen, Generator
+from labelwise.kernels.cost import kmeans_work
 from labelwise.strategies.clusters import cluster
 from labelwise.strategies.pickers import round_robin
 from labelwise.strategies.registry import strategy
 
 
-@strategy(cite="Lloyd, IEEE Trans. Inf. Theory 1982; as a query, Bodo et al., JMLR W&CP 2011")
+@strategy(
+    cite="Lloyd, IEEE Trans. Inf. Theory 1982; as a query, Bodo et al., JMLR W&CP 2011",
+    cost=kmeans_work,
+)
 def kmeans(
     embeddings: Rows,
     *,

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from labelwise.evidence import Rows, as_float, check
 from labelwise.kernels import Chosen, Generator
+from labelwise.kernels.cost import score_work
 from labelwise.strategies.pickers import Picker, pick
 from labelwise.strategies.registry import strategy
 
@@ -33,7 +34,7 @@ def least_confidence_scores(probs: Rows | Tensor) -> Tensor:
     return torch.cat([1 - as_float(block).amax(1).double() for _, block in rows.blocks()])
 
 
-@strategy(cite="Lewis & Gale, SIGIR 1994")
+@strategy(cite="Lewis & Gale, SIGIR 1994", cost=score_work)
 def least_confidence(
     probs: Rows,
     *,

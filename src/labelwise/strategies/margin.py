@@ -8,6 +8,7 @@ from torch import Tensor
 from labelwise.errors import InputError
 from labelwise.evidence import Rows, as_float, check
 from labelwise.kernels import Chosen, Generator
+from labelwise.kernels.cost import score_work
 from labelwise.strategies.pickers import Picker, pick
 from labelwise.strategies.registry import strategy
 
@@ -44,7 +45,7 @@ def margin_scores(probs: Rows | Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-@strategy(cite="Scheffer et al., IDA 2001")
+@strategy(cite="Scheffer et al., IDA 2001", cost=score_work)
 def margin(
     probs: Rows,
     *,

@@ -8,6 +8,7 @@ from torch import Tensor
 from labelwise.errors import InputError
 from labelwise.evidence import Rows, as_float, check
 from labelwise.kernels import Chosen, Generator
+from labelwise.kernels.cost import score_work
 from labelwise.strategies.pickers import Picker, pick
 from labelwise.strategies.registry import strategy
 
@@ -121,7 +122,7 @@ def pair_distances(
     return torch.where((gap > 0) & (column != won), reach / gap, torch.inf)
 
 
-@strategy(cite="Emam et al., arXiv 2021")
+@strategy(cite="Emam et al., arXiv 2021", cost=score_work)
 def mase(
     logits: Rows,
     head_weight: Rows,

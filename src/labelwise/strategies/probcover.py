@@ -10,6 +10,7 @@ from torch import Tensor
 from labelwise.errors import InputError
 from labelwise.evidence import Rows, check
 from labelwise.kernels import Euclidean, Generator
+from labelwise.kernels.cost import coverage_work
 from labelwise.strategies.balls import DEFAULT_MEMORY, Balls
 from labelwise.strategies.clusters import cluster, unit_rows
 from labelwise.strategies.picks import Picks
@@ -22,7 +23,7 @@ _MOST_CLUSTERS = 100
 _SAMPLE = 5000
 
 
-@strategy(cite="Yehuda et al., NeurIPS 2022")
+@strategy(cite="Yehuda et al., NeurIPS 2022", cost=coverage_work)
 def probcover(
     embeddings: Rows,
     labeled: Tensor | None = None,

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from labelwise.kernels import Generator
+from labelwise.kernels.cost import score_work
 from labelwise.strategies.pickers import top
 from labelwise.strategies.picks import Picks
 from labelwise.strategies.registry import strategy
 
 
-@strategy(cite="uniform sampling without replacement")
+@strategy(cite="uniform sampling without replacement", cost=score_work)
 def random(*, n: int, candidates: Tensor, generator: Generator) -> Picks:
     """n candidates, each as likely as any other, without replacement.
 

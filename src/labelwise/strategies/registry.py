@@ -12,6 +12,10 @@ from typing import Any
 
 from labelwise.errors import InputError, nearest
 from labelwise.evidence import read_signature
+from labelwise.kernels.cost import Sizes, Work
+
+Cost = Callable[[Sizes], Work]
+"""What a call of some size does."""
 
 RESERVED = frozenset({"n", "candidates", "generator", "memory", "progress"})
 """Parameters that `select` fills by itself, in the strategies that name them."""
@@ -28,6 +32,8 @@ class Strategy:
             ones are options, and those in `RESERVED` are filled in by `select`.
         cite: the source of the method.
         simulation_only: whether it uses what only a simulation knows (``oracle_labels``).
+        cost: what a call of some size does, for `estimate`; without it estimates are measured
+            on small samples of the pool.
 
     Raises:
         InputError: parameters that cannot be read by name, or ``oracle_labels`` among the
@@ -35,7 +41,12 @@ class Strategy:
     """
 
     def __init__(
-        self, function: Callable[..., Any], *, cite: str = "", simulation_only: bool = False
+        self,
+        function: Callable[..., Any],
+        *,
+        cite: str = "",
+        simulation_only: bool = False,
+        cost: Cost | None = None,
     ) -> None:
         found = read_signature(function, reserved=RESERVED)
         if "oracle_labels" in found.evidence and not simulation_only:
@@ -51,6 +62,7 @@ class Strategy:
         self.options: Mapping[str, Any] = found.options
         self.reserved = found.reserved
         self.simulation_only = simulation_only
+        self.cost = cost
         self.doc = inspect.getdoc(function) or ""
         update_wrapper(self, function)
 
@@ -67,13 +79,14 @@ _REGISTRY: dict[str, Strategy] = {}
 
 
 def strategy(
-    *, cite: str, simulation_only: bool = False
+    *, cite: str, simulation_only: bool = False, cost: Cost | None = None
 ) -> Callable[[Callable[..., Any]], Strategy]:
     """Make a strategy of a function, and let `select` find it by the function's name.
 
     Args:
         cite: the source of the method.
         simulation_only: whether it uses what only a simulation knows.
+        cost: what a call of some size does, see `labelwise.kernels.cost`.
 
     Raises:
         InputError: the name belongs to another strategy, or see `Strategy`.
@@ -89,7 +102,7 @@ def strategy(
     """
 
     def register(function: Callable[..., Any]) -> Strategy:
-        made = Strategy(function, cite=cite, simulation_only=simulation_only)
+        made = Strategy(function, cite=cite, simulation_only=simulation_only, cost=cost)
         known = _REGISTRY.get(made.name)
         # The same definition again (a notebook cell, a reloaded module) replaces the first.
         if known is not None and known.function.__module__ != function.__module__:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,19 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from labelwise.errors import InputError, nearest
-from labelwise.evidence import Evidence, Rows, Signature, row_numbers
+from labelwise.errors import InputError
+from labelwise.evidence import Rows
 from labelwise.kernels import Chosen, Generator, derive
-from labelwise.strategies.checkpoint import Checkpoint, fingerprint
+from labelwise.strategies.call import (
+    Call,
+    as_strategy,
+    check_count,
+    usable_device,
+    whole_number,
+)
 from labelwise.strategies.memory import parse_memory
-from labelwise.strategies.pickers import picker_signature
 from labelwise.strategies.picks import Picks
-from labelwise.strategies.registry import Strategy, get_strategy
+from labelwise.strategies.registry import Strategy
 from labelwise.strategies.watch import Status, Watch
 
 
@@ -86,16 +90,19 @@ def select(
     labelwise.errors.InputError: there is no strategy 'power of margins'; ...
     """
     start = time.perf_counter()
-    found = _strategy(strategy)
-    call = _Call(found, evidence_and_options, providers, labeled, labels, ids, _device(device))
+    found = as_strategy(strategy)
+    call = Call(found, evidence_and_options, providers, labeled, labels, ids, usable_device(device))
     left = call.candidates(candidates)
-    _check_count(n, len(left), call.evidence.size)
+    check_count(n, len(left))
     kept = None if checkpoint is None else call.checkpoint(checkpoint, n, seed, left)
+    bound = parse_memory(memory)
+    if bound is not None and "memory" not in found.reserved:
+        call.check_memory(bound, int(n))
     reserved = {
         "n": int(n),
         "candidates": left,
-        "generator": Generator(derive(_whole(seed, "seed"), found.name), ids),
-        "memory": parse_memory(memory),
+        "generator": Generator(derive(whole_number(seed, "seed"), found.name), ids),
+        "memory": bound,
         "progress": Watch(int(n), progress, kept).progress(),
     }
     with torch.no_grad():
@@ -117,183 +124,6 @@ def select(
         seed=seed,
         seconds=time.perf_counter() - start,
     )
-
-
-def _strategy(strategy: str | Strategy | Callable[..., Any]) -> Strategy:
-    if isinstance(strategy, str):
-        return get_strategy(strategy)
-    return strategy if isinstance(strategy, Strategy) else Strategy(strategy)
-
-
-class _Call:
-    """One call of one strategy: what it asks for, sorted into evidence and options."""
-
-    def __init__(
-        self,
-        strategy: Strategy,
-        given: Mapping[str, Any],
-        providers: Iterable[Callable[..., Any]],
-        labeled: Any,
-        labels: Any,
-        ids: Any,
-        device: torch.device | str | None,
-    ) -> None:
-        self.strategy = strategy
-        self.ids = ids
-        self.picker = self._picker(given.get("picker"))
-        options = {*strategy.options, *(self.picker.options if self.picker else ())}
-        self.told = {name: value for name, value in given.items() if name in options}
-        evidence = {name: value for name, value in given.items() if name not in options}
-        if "oracle_labels" in evidence:
-            raise InputError(
-                "oracle_labels cannot be passed to select: a strategy never sees the pool's "
-                "labels; to compare with one that does, use `labelwise simulate`"
-            )
-        evidence |= _labels(labeled, labels)
-        size = None if ids is None else len(np.asarray(ids))
-        self.evidence = Evidence(evidence, providers, size=size, device=device)
-        self._check_names(evidence, options)
-        if strategy.simulation_only and "oracle_labels" not in self.evidence:
-            raise InputError(
-                f"{strategy.name} knows the true labels of the pool, so only a simulation can "
-                "run it: use `labelwise simulate`"
-            )
-
-    def _picker(self, picker: Any) -> Signature | None:
-        """The picker's signature, where the strategy has an option of that name."""
-        if "picker" not in self.strategy.options:
-            return None
-        return picker_signature(self.strategy.options["picker"] if picker is None else picker)
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """All evidence that this call cannot do without."""
-        more = self.picker.needs if self.picker else ()
-        return tuple(dict.fromkeys((*self.strategy.needs, *more)))
-
-    def _check_names(self, evidence: Mapping[str, Any], options: set[str]) -> None:
-        """Refuse a name that nobody in this call can have any use for: it is misspelt."""
-        named = {*self.strategy.needs, *self.strategy.optional}
-        if self.picker is not None:
-            named |= set(self.picker.evidence)
-        known = self.evidence.known | named
-        for name in evidence:
-            if name not in known:
-                raise InputError(
-                    f"{name!r} is neither evidence nor an option of {self.strategy.name}; "
-                    f"{nearest(name, (known | options) - {'oracle_labels'})}"
-                )
-
-    def candidates(self, candidates: Any) -> Tensor:
-        """Rows that may be picked: ascending, none of them labeled."""
-        size = self._size(candidates)
-        free = torch.ones(size, dtype=torch.bool)
-        if candidates is not None:
-            free[:] = False
-            free[row_numbers(Rows(candidates, "candidates"), size)] = True
-        if "labeled" in self.evidence:
-            free[row_numbers(Rows(self.evidence["labeled"], "labeled"), size)] = False
-        return free.nonzero()[:, 0]
-
-    def _size(self, candidates: Any) -> int:
-        """How many rows the pool has, from whatever tells."""
-        if self.evidence.size is None:
-            needs = [name for name in self.needs if name not in ("labeled", "labels")]
-            self.evidence.require(needs, self.strategy.name)
-        if self.evidence.size is not None:
-            return self.evidence.size
-        if candidates is None:
-            raise InputError(
-                f"{self.strategy.name} cannot tell how many rows the pool has; pass evidence, "
-                "ids= or candidates=range(...)"
-            )
-        rows = row_numbers(Rows(candidates, "candidates"), None)
-        known = [rows, self.evidence["labeled"]] if "labeled" in self.evidence else [rows]
-        return int(torch.cat(known).max()) + 1 if any(len(part) for part in known) else 0
-
-    def checkpoint(self, path: Path | str, n: int, seed: int, candidates: Tensor) -> Checkpoint:
-        """The file of this call's picks, and of no other's."""
-        if "progress" not in self.strategy.reserved:
-            raise InputError(
-                f"{self.strategy.name} makes all its picks at once and keeps no checkpoint; leave "
-                "checkpoint= out"
-            )
-        wanted = {*self.needs, *self.strategy.optional} & set(self.evidence.given)
-        call = fingerprint(
-            {name: self.evidence.given[name] for name in wanted},
-            strategy=self.strategy.name,
-            options=sorted(self.told.items()),
-            n=int(n),
-            seed=seed,
-            ids=None if self.ids is None else np.asarray(self.ids).tolist(),
-            candidates=candidates,
-        )
-        return Checkpoint(path, call)
-
-    def run(self, reserved: Mapping[str, Any]) -> Any:
-        """Compute the evidence and call the strategy."""
-        graph, strategy = self.evidence, self.strategy
-        graph.require(self.needs, strategy.name)
-        needed = [graph[name] for name in strategy.needs]
-        extra = {name: graph[name] for name in strategy.optional if name in graph}
-        options = {name: v for name, v in self.told.items() if name in strategy.options}
-        if self.picker is not None:
-            options["picker"] = self._bound(self.picker)
-        kept = {name: value for name, value in reserved.items() if name in strategy.reserved}
-        return strategy.function(*needed, **extra, **options, **kept)
-
-    def _bound(self, picker: Signature) -> Callable[..., Any]:
-        """The picker with its evidence and options filled in."""
-        names = [*picker.needs, *(name for name in picker.optional if name in self.evidence)]
-        filled = {name: self.evidence[name] for name in names}
-        filled |= {name: value for name, value in self.told.items() if name in picker.options}
-        return partial(picker.function, **filled)
-
-
-def _labels(labeled: Any, labels: Any) -> dict[str, Any]:
-    """Labeled rows and their labels as evidence; an empty list is nothing labeled."""
-    if labeled is None:
-        if labels is not None and len(labels):
-            raise InputError("labels are the classes of labeled rows: pass labeled= too")
-        return {}
-    rows = Rows(labeled, "labeled")
-    if labels is not None and len(Rows(labels, "labels")) != len(rows):
-        raise InputError(
-            f"labels must be one class for each labeled row, got {len(Rows(labels, 'labels'))} "
-            f"labels for {len(rows)} rows"
-        )
-    if not len(rows):
-        return {}
-    return {"labeled": rows, "labels": labels}
-
-
-def _whole(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise InputError(f"{name} must be a whole number, got {value!r}")
-    return int(value)
-
-
-def _device(device: torch.device | str | None) -> torch.device | None:
-    """A device that exists here."""
-    if device is None:
-        return None
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"device must be one this torch can use, got {device!r}: {reason}"
-        ) from error
-    return found
-
-
-def _check_count(n: Any, left: int, size: int | None) -> None:
-    count = _whole(n, "n")
-    if not left:
-        raise InputError("there is nothing to pick: every candidate is labeled")
-    if not 1 <= count <= left:
-        raise InputError(f"n must be in 1..{left} (the rows that may be picked), got {count}")
 
 
 def _as_picks(name: str, answer: Any) -> Picks:

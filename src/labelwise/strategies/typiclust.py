@@ -15,6 +15,7 @@ from torch import Tensor
 from labelwise.errors import InputError
 from labelwise.evidence import Rows, check
 from labelwise.kernels import Generator, nearest_neighbors
+from labelwise.kernels.cost import kmeans_work
 from labelwise.strategies.clusters import cluster, unit_rows
 from labelwise.strategies.picks import Picks
 from labelwise.strategies.registry import strategy
@@ -69,7 +70,7 @@ def _nearest(rows: Rows, neighbors: int) -> Tensor:
     return squared.topk(neighbors, dim=1, largest=False).values.cpu()
 
 
-@strategy(cite="Hacohen et al., ICML 2022")
+@strategy(cite="Hacohen et al., ICML 2022", cost=kmeans_work)
 def typiclust(
     embeddings: Rows,
     labeled: Tensor | None = None,

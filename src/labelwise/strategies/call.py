@@ -1,0 +1,238 @@
+"""One call of one strategy: what was passed, sorted into evidence and options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labelwise.errors import InputError, ResourceError, nearest
+from labelwise.evidence import RULES, Evidence, Rows, Signature, row_numbers
+from labelwise.kernels.cost import Sizes
+from labelwise.strategies.checkpoint import Checkpoint, fingerprint
+from labelwise.strategies.pickers import picker_signature
+from labelwise.strategies.registry import Strategy, get_strategy
+
+
+def as_strategy(strategy: str | Strategy | Callable[..., Any]) -> Strategy:
+    """The strategy of a name, or what a function of your own says of itself."""
+    if isinstance(strategy, str):
+        return get_strategy(strategy)
+    return strategy if isinstance(strategy, Strategy) else Strategy(strategy)
+
+
+class Call:
+    """One call of one strategy: what it asks for, sorted into evidence and options."""
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        given: Mapping[str, Any],
+        providers: Iterable[Callable[..., Any]],
+        labeled: Any,
+        labels: Any,
+        ids: Any,
+        device: torch.device | str | None,
+    ) -> None:
+        self.strategy = strategy
+        self.ids = ids
+        self.picker = self._picker(given.get("picker"))
+        options = {*strategy.options, *(self.picker.options if self.picker else ())}
+        self.told = {name: value for name, value in given.items() if name in options}
+        evidence = {name: value for name, value in given.items() if name not in options}
+        if "oracle_labels" in evidence:
+            raise InputError(
+                "oracle_labels cannot be passed to select: a strategy never sees the pool's "
+                "labels; to compare with one that does, use `labelwise simulate`"
+            )
+        evidence |= _labels(labeled, labels)
+        size = None if ids is None else len(np.asarray(ids))
+        self.evidence = Evidence(evidence, providers, size=size, device=device)
+        self._check_names(evidence, options)
+        if strategy.simulation_only and "oracle_labels" not in self.evidence:
+            raise InputError(
+                f"{strategy.name} knows the true labels of the pool, so only a simulation can "
+                "run it: use `labelwise simulate`"
+            )
+
+    def _picker(self, picker: Any) -> Signature | None:
+        """The picker's signature, where the strategy has an option of that name."""
+        if "picker" not in self.strategy.options:
+            return None
+        return picker_signature(self.strategy.options["picker"] if picker is None else picker)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """All evidence that this call cannot do without."""
+        more = self.picker.needs if self.picker else ()
+        return tuple(dict.fromkeys((*self.strategy.needs, *more)))
+
+    def _check_names(self, evidence: Mapping[str, Any], options: set[str]) -> None:
+        """Refuse a name that nobody in this call can have any use for: it is misspelt."""
+        named = {*self.strategy.needs, *self.strategy.optional}
+        if self.picker is not None:
+            named |= set(self.picker.evidence)
+        known = self.evidence.known | named
+        for name in evidence:
+            if name not in known:
+                raise InputError(
+                    f"{name!r} is neither evidence nor an option of {self.strategy.name}; "
+                    f"{nearest(name, (known | options) - {'oracle_labels'})}"
+                )
+
+    def candidates(self, candidates: Any) -> Tensor:
+        """Rows that may be picked: ascending, none of them labeled."""
+        size = self._size(candidates)
+        free = torch.ones(size, dtype=torch.bool)
+        if candidates is not None:
+            free[:] = False
+            free[row_numbers(Rows(candidates, "candidates"), size)] = True
+        if "labeled" in self.evidence:
+            free[row_numbers(Rows(self.evidence["labeled"], "labeled"), size)] = False
+        return free.nonzero()[:, 0]
+
+    def _size(self, candidates: Any) -> int:
+        """How many rows the pool has, from whatever tells."""
+        if self.evidence.size is None:
+            needs = [name for name in self.needs if name not in ("labeled", "labels")]
+            self.evidence.require(needs, self.strategy.name)
+        if self.evidence.size is not None:
+            return self.evidence.size
+        if candidates is None:
+            raise InputError(
+                f"{self.strategy.name} cannot tell how many rows the pool has; pass evidence, "
+                "ids= or candidates=range(...)"
+            )
+        rows = row_numbers(Rows(candidates, "candidates"), None)
+        known = [rows, self.evidence["labeled"]] if "labeled" in self.evidence else [rows]
+        return int(torch.cat(known).max()) + 1 if any(len(part) for part in known) else 0
+
+    def checkpoint(self, path: Path | str, n: int, seed: int, candidates: Tensor) -> Checkpoint:
+        """The file of this call's picks, and of no other's."""
+        if "progress" not in self.strategy.reserved:
+            raise InputError(
+                f"{self.strategy.name} makes all its picks at once and keeps no checkpoint; leave "
+                "checkpoint= out"
+            )
+        wanted = {*self.needs, *self.strategy.optional} & set(self.evidence.given)
+        call = fingerprint(
+            {name: self.evidence.given[name] for name in wanted},
+            strategy=self.strategy.name,
+            options=sorted(self.told.items()),
+            n=int(n),
+            seed=seed,
+            ids=None if self.ids is None else np.asarray(self.ids).tolist(),
+            candidates=candidates,
+        )
+        return Checkpoint(path, call)
+
+    def check_memory(self, memory: int, n: int) -> None:
+        """Refuse a bound that a strategy without a bound of its own cannot keep."""
+        if self.strategy.cost is None:
+            return
+        least = self.strategy.cost(call_sizes(self.evidence, self.strategy, n)[0]).held[0]
+        if memory < least:
+            raise ResourceError(
+                f"memory must be at least {least / 1e6:.3g} MB for {self.strategy.name} and this "
+                f"pool, got {memory / 1e6:.3g} MB"
+            )
+
+    def run(self, reserved: Mapping[str, Any]) -> Any:
+        """Compute the evidence and call the strategy."""
+        graph, strategy = self.evidence, self.strategy
+        graph.require(self.needs, strategy.name)
+        needed = [graph[name] for name in strategy.needs]
+        extra = {name: graph[name] for name in strategy.optional if name in graph}
+        options = {name: v for name, v in self.told.items() if name in strategy.options}
+        if self.picker is not None:
+            options["picker"] = self._bound(self.picker)
+        kept = {name: value for name, value in reserved.items() if name in strategy.reserved}
+        return strategy.function(*needed, **extra, **options, **kept)
+
+    def _bound(self, picker: Signature) -> Callable[..., Any]:
+        """The picker with its evidence and options filled in."""
+        names = [*picker.needs, *(name for name in picker.optional if name in self.evidence)]
+        filled = {name: self.evidence[name] for name in names}
+        filled |= {name: value for name, value in self.told.items() if name in picker.options}
+        return partial(picker.function, **filled)
+
+
+def _labels(labeled: Any, labels: Any) -> dict[str, Any]:
+    """Labeled rows and their labels as evidence; an empty list is nothing labeled."""
+    if labeled is None:
+        if labels is not None and len(labels):
+            raise InputError("labels are the classes of labeled rows: pass labeled= too")
+        return {}
+    rows = Rows(labeled, "labeled")
+    if labels is not None and len(Rows(labels, "labels")) != len(rows):
+        raise InputError(
+            f"labels must be one class for each labeled row, got {len(Rows(labels, 'labels'))} "
+            f"labels for {len(rows)} rows"
+        )
+    if not len(rows):
+        return {}
+    return {"labeled": rows, "labels": labels}
+
+
+def whole_number(value: Any, name: str) -> int:
+    """An integer, or an error that names it."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InputError(f"{name} must be a whole number, got {value!r}")
+    return int(value)
+
+
+def usable_device(device: torch.device | str | None) -> torch.device | None:
+    """A device that exists here."""
+    if device is None:
+        return None
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device must be one this torch can use, got {device!r}: {reason}"
+        ) from error
+    return found
+
+
+def check_count(n: Any, left: int) -> None:
+    """Refuse a number of picks that the candidates do not allow."""
+    count = whole_number(n, "n")
+    if not left:
+        raise InputError("there is nothing to pick: every candidate is labeled")
+    if not 1 <= count <= left:
+        raise InputError(f"n must be in 1..{left} (the rows that may be picked), got {count}")
+
+
+def call_sizes(evidence: Evidence, strategy: Strategy, n: int) -> tuple[Sizes, list[Rows]]:
+    """How large a call is, and the arrays of the pool that it reads."""
+    lengths: dict[str, int] = {}
+    for name, value in evidence.given.items():
+        if name in RULES and RULES[name].axes:
+            rows = value if isinstance(value, Rows) else Rows(value, name)
+            lengths |= dict(zip(RULES[name].axes, rows.shape))
+    wanted = [name for name in (*strategy.needs, *strategy.optional) if name in evidence]
+    used = frozenset().union(*(evidence.sources(name) for name in wanted))
+    arrays = {
+        name: evidence.given[name]
+        for name in sorted(used)
+        if isinstance(evidence.given[name], Rows) and name in RULES and "N" in RULES[name].axes
+    }
+    swapped = [r.swapped() if RULES[k].axes[0] != "N" else r for k, r in arrays.items()]
+    sizes = Sizes(
+        rows=lengths.get("N", evidence.size or 0),
+        n=n,
+        width=lengths.get("D", 0) if "embeddings" in used else 0,
+        classes=lengths.get("C", 0),
+        draws=lengths.get("S", 0) if "draws" in used else 0,
+        labeled=lengths.get("L", 0),
+        stored=sum(rows.stored_bytes for rows in swapped),
+        streamed=any(rows.is_file for rows in swapped),
+    )
+    return sizes, swapped
