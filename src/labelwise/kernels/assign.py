@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from labelwise.kernels.gemm import DOUBLE_ROUNDOFF
+from labelwise.kernels.gemm import DOUBLE_ROUNDOFF, linear
 from labelwise.kernels.geometry import Geometry, Points, squared_norms
 
 _GROUP = 32
@@ -64,7 +64,7 @@ class Centers:
 
     def only(self, ids: Tensor) -> _Columns:
         """Some of the centers: (m,) int64, ascending."""
-        return _Columns(self.geometry, self.centers[ids], ids, self.copies[ids])
+        return _Columns(self.centers[ids], ids, self.copies[ids])
 
     def slack(self, norms: Tensor) -> Tensor:
         """How far off distances of points with these squared norms may be, (n,) float64."""
@@ -115,8 +115,7 @@ class Centers:
 class _Columns:
     """Some centers, ready to be multiplied."""
 
-    def __init__(self, geometry: Geometry, centers: Tensor, ids: Tensor, copies: Tensor) -> None:
-        self._geometry = geometry
+    def __init__(self, centers: Tensor, ids: Tensor, copies: Tensor) -> None:
         self._group = min(len(ids), _GROUP)
         padding = -len(ids) % self._group
         single = torch.cat([centers.float(), centers.new_zeros(padding, centers.shape[1]).float()])
@@ -124,7 +123,7 @@ class _Columns:
         # Infinitely far: nothing is ever nearest to a copy or to padding.
         norms[: len(ids)][copies] = torch.inf
         norms[len(ids) :] = torch.inf
-        self._points = Points((single,), norms)
+        self._scaled, self._norms = single.mul_(-2), norms.float()
         self.ids = ids
         self._padded = torch.cat([ids, ids.new_zeros(padding)])
         products = _PRODUCTS if centers.device.type == "cpu" else 64 * _PRODUCTS
@@ -132,7 +131,8 @@ class _Columns:
 
     def best(self, points: Points) -> Nearest:
         """The nearest of these centers and the second, as far as single precision tells."""
-        near = self._geometry.offsets(points, self._points)
+        # `Geometry.offsets`, with centers that are scaled once for all blocks
+        near = linear(points.factors[0], self._scaled, self._norms)
         groups = near.view(len(points), -1, self._group)
         least = groups.amin(2)
         group = least.min(1, keepdim=True).indices

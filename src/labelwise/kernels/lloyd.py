@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
 from labelwise.errors import InputError, ResourceError
 from labelwise.kernels.assign import Assignment, Centers
@@ -28,6 +27,7 @@ PATIENCE = 10
 """Minibatches without progress after which k-means stops."""
 
 _PAIRS = 1 << 17
+_GATHERED = 1 << 22
 
 
 class Clusters(NamedTuple):
@@ -255,6 +255,8 @@ class _Minibatches:
         self.items = items
         self.size = size
         self.counts = torch.zeros(len(centers), dtype=torch.float64, device=centers.device)
+        self._sums = torch.zeros_like(centers, dtype=torch.float32)
+        self._step = torch.zeros_like(centers)
         self.share = min(1.0, 2 * size / len(self.geometry))
         self.smoothed = math.inf
         self.best = math.inf
@@ -265,28 +267,33 @@ class _Minibatches:
         spread = _spread(self.geometry)
         for step in range(iterations):
             noise = self.noise.uniform(self.items, draw=step)
-            rows = np.sort(np.argpartition(noise, self.size)[: self.size])
-            shift = self._move(torch.from_numpy(rows), noise[rows])
+            rows = np.argpartition(noise, self.size)[: self.size]
+            # In an order that belongs to the items: the order of rows then changes no sum.
+            shift = self._move(torch.from_numpy(rows[noise[rows].argsort()]))
             progress.passing((step + 1) / iterations)
             if shift <= tolerance * spread or self.stalled >= PATIENCE:
                 return self.centers, step + 1
         return self.centers, iterations
 
-    def _move(self, rows: Tensor, noise: NDArray[np.float64]) -> float:
+    def _move(self, rows: Tensor) -> float:
         """Move the centers towards one minibatch; the squared distance they moved."""
-        batch = self.geometry.take(rows)
-        found = Centers(self.geometry, self.centers, self.given).nearest(rows, batch)
-        member = found.member
-        # Added in an order that belongs to the items, so that the order of rows changes nothing.
-        order = torch.from_numpy(np.lexsort((noise, member.cpu().numpy()))).to(member.device)
-        there, new = member.unique(return_counts=True)
-        ends = new.cumsum(0)
-        sums = embedding_bag(order, batch.factors[0], ends - new, mode="sum").double()
-        self.counts[there] += new
-        step = sums.sub_(self.centers[there] * new[:, None]).div_(self.counts[there][:, None])
-        self.centers[there] += step
-        self._watch(float((found.first + batch.norms).mean()))
-        return float(step.square().sum())
+        centers = Centers(self.geometry, self.centers, self.given)
+        self._sums.zero_()
+        new, inertia = torch.zeros_like(self.counts), 0.0
+        for part in rows.split(max(64, _GATHERED // self._sums.shape[1])):
+            points = self.geometry.take(part)
+            found = centers.nearest(part.to(points.norms.device), points)
+            self._sums.index_add_(0, found.member, points.factors[0])
+            new += torch.bincount(found.member, minlength=len(new))
+            inertia += float((found.first + points.norms).sum())
+        self.counts += new
+        # The running mean: c + (sum - new c) / count, in the one buffer there is.
+        torch.mul(self.centers, new[:, None], out=self._step)
+        torch.sub(self._sums, self._step, out=self._step)
+        self._step.div_(self.counts.clamp(min=1)[:, None])
+        self.centers.add_(self._step)
+        self._watch(inertia / len(rows))
+        return float(torch.linalg.vector_norm(self._step)) ** 2
 
     def _watch(self, inertia: float) -> None:
         if math.isinf(self.smoothed):
