@@ -348,7 +348,33 @@ def tightened(
         largest: the largest squared norm of a center.
     """
     near = nearest.double().cpu().numpy() + norms
-    slack = error * (norms + largest)
+    up = slack(near + error * (norms + largest), norms, error, largest)
+    down = slack(upper, norms, error, largest)
     # A row stays exact when even the lower bound of what is new cannot undercut it.
-    still = exact & (np.maximum(near - slack, 0) >= upper)
-    return np.minimum(upper, near + slack), still
+    still = exact & (np.maximum(near - down, 0) >= upper)
+    return np.minimum(upper, near + up), still
+
+
+def slack(upper: FloatArray, norms: FloatArray, error: float, largest: float) -> FloatArray:
+    """How far a computed distance may be off, to any center within some squared distance.
+
+    A center at distance d from a point x has a norm of at most |x| + d, so long centers far
+    away do not blur the distances of short points to the short centers near them.
+
+    Args:
+        upper: (m,) squared distances that the centers are known to be within.
+        norms: (m,) squared norms of the rows. error: the geometry's.
+        largest: the largest squared norm of any center.
+    """
+    reach = (np.sqrt(norms) + np.sqrt(np.maximum(upper, 0))) ** 2
+    return error * (norms + np.minimum(1.001 * reach, largest))
+
+
+def lower(upper: FloatArray, norms: FloatArray, error: float, largest: float) -> FloatArray:
+    """Lower bounds on squared distances that have these upper bounds; arguments as `slack`.
+
+    A bound is the least over the centers of what was computed plus its slack, and what was
+    computed for the nearest center is itself off by no more than another.
+    """
+    wide = upper + 2 * error * (norms + largest)
+    return np.maximum(upper - 2 * slack(wide, norms, error, largest), 0)

@@ -29,6 +29,7 @@ from labelwise.kernels.bounds import (
     Fence,
     PoolBounds,
     fenced,
+    lower,
     tightened,
 )
 from labelwise.kernels.centers import CENTER_CHUNK, Centers, FloatArray, IntArray
@@ -164,10 +165,10 @@ class Block:
             self.exact[which] = True
 
     def lower(self) -> FloatArray:
-        """Lower bounds on the distances: a bound is off by twice the slack of a product."""
-        slack = self.cover.error * (self.norms + self.cover.centers.largest)
+        """Lower bounds on the distances, where those are not known exactly."""
         known = self.exact | (self.upper == -np.inf)
-        return np.where(known, self.upper, np.maximum(self.upper - 2 * slack, 0))
+        found = lower(self.upper, self.norms, self.cover.error, self.cover.centers.largest)
+        return np.where(known, self.upper, found)
 
 
 def prepare(

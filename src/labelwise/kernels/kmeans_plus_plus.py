@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from labelwise.errors import InputError
-from labelwise.kernels.bounds import fenced
+from labelwise.kernels.bounds import fenced, lower
 from labelwise.kernels.centers import Centers, FloatArray, IntArray
 from labelwise.kernels.cover import Block, Cover, check_memory
 from labelwise.kernels.geometry import Chosen, Geometry
@@ -27,7 +27,10 @@ from labelwise.kernels.progress import Progress, resume, tell
 BLOCK = 128
 """Picks between two products with the whole pool. Picks do not depend on it."""
 
-_LOOKED_AT = 6
+_LOOKED_AT = (6, 48)
+"""The least and the most visits of a draw that are followed; more where too few decide."""
+
+_OPEN_SHARE = 0.05
 _VISITS = 1 << 18
 
 
@@ -137,6 +140,7 @@ class _Sampler:
         self.generator = generator
         self.trials = trials
         self.gains: list[float] = []
+        self.looked_at = _LOOKED_AT[0]
 
     def nothing_left(self) -> bool:
         """Whether every row left coincides with a center; float64 decides if it may be so."""
@@ -154,10 +158,11 @@ class _Sampler:
         rows, where = np.unique(visits.rows, return_inverse=True)
         visits.rows = where.reshape(visits.rows.shape)
         line = cover.block(rows, *cover.bounds.read(rows))
-        before = len(cover)
+        before, left_open = len(cover), 0
         for i in range(len(visits.rows)):
             at = _winner(line, visits, i)
             if at is None:
+                left_open += 1
                 cover.settle(line)
                 row = self._race(first + i)
                 if row is None:
@@ -170,6 +175,8 @@ class _Sampler:
             line.add(at)
         cover.settle(line)
         self._record(before)
+        if left_open > _OPEN_SHARE * len(visits.rows):
+            self.looked_at = min(2 * self.looked_at, _LOOKED_AT[1])
 
     def draw_greedily(self, number: int) -> None:
         """One pick, the best of several draws; every row's bound is up to date before."""
@@ -233,12 +240,13 @@ class _Sampler:
         times = np.cumsum(gaps, axis=1)
         upper, _ = self.cover.bounds.read(rows.ravel())
         bound = _ratio(times, upper.reshape(rows.shape))
-        order = np.argpartition(bound, _LOOKED_AT, axis=1)[:, : _LOOKED_AT + 1]
+        most = min(self.looked_at, count - 1)
+        order = np.argpartition(bound, most, axis=1)[:, : most + 1]
         ranked = np.take_along_axis(bound, order, 1)
         last = ranked.argmax(axis=1)
         outside = np.minimum(ranked.max(axis=1), times[:, -1] / top)
-        inside = np.arange(_LOOKED_AT + 1) != last[:, None]
-        keep = order[inside].reshape(len(draws), _LOOKED_AT)
+        inside = np.arange(most + 1) != last[:, None]
+        keep = order[inside].reshape(len(draws), most)
         return _Visits(
             np.take_along_axis(rows, keep, 1), np.take_along_axis(times, keep, 1), outside
         )
@@ -280,7 +288,10 @@ def _winner(line: Block, visits: _Visits, i: int) -> int | None:
     value = float(line.upper[at])
     if not line.exact[at]:
         cover = line.cover
-        value -= 2 * cover.error * float(line.norms[at] + cover.centers.largest)
+        one = slice(at, at + 1)
+        value = float(
+            lower(line.upper[one], line.norms[one], cover.error, cover.centers.largest)[0]
+        )
     if value <= 0:
         return None
     rivals = bound[rows != at]
