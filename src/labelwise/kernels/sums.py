@@ -86,16 +86,23 @@ class LinearSums:
 
     def total(self, rows: Tensor | None = None) -> Total:
         """The set of some rows, each of weight 1; of all rows by default. O(n D) time."""
-        return self.total_of(self._parts(rows))
-
-    def total_of(self, parts: Iterator[Points]) -> Total:
-        """The set of some points, each of weight 1."""
         found = self._nothing()
-        for points in parts:
-            factors, unit, apart = self._read(points)
+        for points in self._parts(rows):
+            found = found.plus(self.total_of(points))
+        return found
+
+    def total_of(self, points: Points, weights: Tensor | None = None) -> Total:
+        """A set of points with their weights, (n,) float64; each of weight 1 by default."""
+        found = self._nothing()
+        for start in range(0, len(points), self._step):
+            some = slice(start, start + self._step)
+            factors, unit, apart = self._read(points[some])
+            if weights is not None:
+                unit = unit * weights[some, None]
+                apart = apart * weights[some]
             for mine, term in zip(found.sums, self.geometry.terms(factors)):
                 mine += (unit * term.factors[0]).T @ _rest(term.factors)
-            found.weight += len(points)
+            found.weight += len(unit) if weights is None else float(weights[some].sum())
             found.apart += float(apart.sum())
         return found
 

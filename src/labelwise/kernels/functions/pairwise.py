@@ -2,36 +2,29 @@
 
 Graph cut, herding and disparity-sum are one machine: the gain of row j is ``base_j + t slope_j
 + weight * sum of s(j, picks)`` with t picks made. The sums change with every pick by one column
-of the similarity matrix, and a column of a pool that does not fit in memory costs a pass over a
-file. So columns come many at a time: the pass that has to be made for one pick also computes
-those of the rows likely to be picked next. Which these are is found by playing the greedy game
-ahead among the rows first in line, whose similarities to each other are cheap. A guess that
-proves wrong costs time, never a different pick.
+of the similarity matrix; `Columns` fetches those many at a time.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections import OrderedDict
 
 import torch
 from torch import Tensor
 
 from labelwise.errors import InputError, ResourceError
+from labelwise.kernels.columns import Columns, entry_error, largest
 from labelwise.kernels.functions.base import SetFunction
-from labelwise.kernels.gemm import single_roundoff
 from labelwise.kernels.geometry import Points
 from labelwise.kernels.similarity import Similarity
 from labelwise.kernels.sums import LinearSums, Total
 
-COLUMNS = (4, 512)
-"""Columns that one pass computes: least and most, as far as memory allows."""
+COLUMNS = 512
+"""The most columns that are held, as far as memory allows."""
 
 _VECTORS = 48  # bytes a row held beside the columns
 _DEFAULT_COLUMN_BYTES = 1 << 30
-_AHEAD = (512, 16384)  # rows the game is played ahead among, at least and at most
-_AHEAD_BYTES = 256 << 20
 _DIRECT = 4096  # rows whose sums are computed on their own rather than from columns
 _CLOSE = 8192  # rows close to the best that are decided in float64, before sums are renewed
 _ADDED = 256
@@ -65,19 +58,14 @@ class Pairwise(SetFunction):
         self.similarity = similarity
         self.weight = weight
         self.linear = LinearSums.of(similarity)
-        self._most = self._column_limit(memory)
-        self._width = min(16, self._most)
-        self._slots: OrderedDict[int, int] = OrderedDict()  # of the rows whose columns are held
-        self._held: Tensor | None = None  # (columns, N)
-        self._used = 0  # columns that were needed since the last pass
-        self._passes = 0
+        self._columns = Columns(similarity, self._column_limit(memory))
         self._pending = covered_rows(covered, len(similarity))
         self.chosen = list(self._pending)
         self._score: Tensor | None = None  # of all rows, without the pending picks
         self._first = torch.zeros(0)
         self._steps = 0  # how many picks' slopes the scores hold
         self._asked = 0  # similarities to pending picks computed since they were last applied
-        self._scale = 0.0  # what the rounding of one similarity is relative to
+        self._scale = self._error = 0.0  # of one similarity: a bound, and how far off it may be
         self._drift = 0.0  # how far off scores may be
         self._total: Total | None = None  # of the picks, pending ones too
 
@@ -92,7 +80,7 @@ class Pairwise(SetFunction):
     @property
     def passes(self) -> int:
         """How often the whole pool has been multiplied with picks so far."""
-        return self._passes
+        return self._columns.passes
 
     @property
     def _slope(self) -> Tensor | None:
@@ -111,14 +99,10 @@ class Pairwise(SetFunction):
 
     def _fixed(self, rows: Tensor) -> Tensor:
         """Base and slope of some rows, for the present number of picks."""
-        gain = self._base_of(rows)
+        gain = self._first[rows.to(self.device)]
         if self._slope is not None:
             gain = gain + len(self.chosen) * self._slope[rows.to(self.device)]
         return gain
-
-    def _base_of(self, rows: Tensor) -> Tensor:
-        self._prepare()
-        return self._first[rows.to(self.device)]
 
     def gains(self, rows: Tensor | None = None) -> Tensor:
         """f(A + j) - f(A) for each row j asked about; see `SetFunction.gains`."""
@@ -135,7 +119,7 @@ class Pairwise(SetFunction):
         picks = len(self.chosen)
         if self._total is not None:
             return 1e-14 * (1 + picks * abs(self.weight)) * self._scale
-        return abs(self.weight) * math.sqrt(picks) * self._entry_error()
+        return abs(self.weight) * math.sqrt(picks) * self._error
 
     def _offset(self) -> float:
         """What every row's gain has in common, beyond base and slope."""
@@ -152,28 +136,9 @@ class Pairwise(SetFunction):
             return
         self._first = self._base()
         self._score = self._first.clone()
-        self._scale = self._largest()
+        self._scale, self._error = largest(self.similarity), entry_error(self.similarity)
         if self.linear is not None:
             self._total = self.linear.total(_tensor(self.chosen))
-
-    def _largest(self) -> float:
-        """A bound on the size of a similarity, or of the terms it is computed from."""
-        if self.similarity.kind in ("dot", "distance", "complement"):
-            norms = self.similarity.geometry.squared_norms()
-            largest = float(norms.max()) if len(norms) else 0.0
-            if self.similarity.kind == "dot":
-                return largest
-            return max(2 * math.sqrt(largest), self.similarity.width or 0.0)
-        return 1.0
-
-    def _entry_error(self) -> float:
-        """How far a computed similarity is off at most, by all likelihood.
-
-        The rounding of a sum of K products grows as sqrt(K) (Higham & Mary, "A new approach to
-        probabilistic rounding error analysis", SIAM J. Sci. Comput. 2019).
-        """
-        width = sum(self.similarity.geometry.widths)
-        return 2 * math.sqrt(width + 16) * single_roundoff(self.device) * self._scale
 
     def _few(self, rows: Tensor) -> Tensor:
         """Gains of a few rows, from the points themselves."""
@@ -227,84 +192,43 @@ class Pairwise(SetFunction):
 
     def _settle(self, rows: Tensor | None) -> None:
         """Bring scores up to date with the pending picks."""
-        assert self._score is not None
-        missing = [row for row in self._pending if row not in self._slots]
         if self.weight == 0:
             self._pending.clear()
+        missing = [row for row in self._pending if row not in self._columns]
         if len(missing) > 1 and self._total is not None:
             self._renew()
-        if self._pending and missing:
-            self._pass(missing, rows)
-        for row in self._pending:
-            if row not in missing and self._held is not None:
-                column = self._held[self._slots.pop(row)]
-                self._score.add_(column, alpha=self.weight)
-                self._used += 1
-            self._drift += abs(self.weight) * self._entry_error()
+            return
+        self._apply([row for row in self._pending if row in self._columns])
+        while missing:
+            now, missing = missing[: self._columns.most], missing[self._columns.most :]
+            ahead = [] if missing else self._ahead(now, rows)
+            self._columns.fetch([*now, *ahead][: self._columns.most])
+            self._apply(now)
         self._pending.clear()
         self._asked = 0
 
-    def _pass(self, missing: list[int], rows: Tensor | None) -> None:
-        """One pass over the pool: the columns of missing picks, and of likely next ones."""
+    def _apply(self, picks: list[int]) -> None:
         assert self._score is not None
-        if self._passes:
-            # Twice as many columns as were of use: too few would cut a stretch of good guesses
-            # short, too many are computed in vain.
-            self._width = max(COLUMNS[0], min(self._most, 2 * self._used + 2))
-        self._passes += 1
-        self._used = 0
-        ahead = self._ahead(missing, rows)
-        held, slots = self._room(ahead)
-        picks = self.similarity.take(_tensor(missing))
-        now = min(_ADDED, len(missing))
-        both = Points.join([picks[:now], self.similarity.take(_tensor(ahead))])
-        for start, block in self.similarity.blocks():
-            stop = start + len(block)
-            part = self.similarity.between(block, both)
-            self._score[start:stop].add_(part[:, :now].double().sum(1), alpha=self.weight)
-            for k, slot in enumerate(slots):
-                held[slot, start:stop] = part[:, now + k]
-            for more in range(now, len(missing), _ADDED):
-                part = self.similarity.between(block, picks[more : more + _ADDED])
-                self._score[start:stop].add_(part.double().sum(1), alpha=self.weight)
-
-    def _room(self, ahead: list[int]) -> tuple[Tensor, list[int]]:
-        """Where columns are held, and a place there for each new one: the oldest give way."""
-        if self._held is None:
-            self._held = torch.empty(self._most, len(self), device=self.device)
-        while len(self._slots) + len(ahead) > self._most:
-            self._slots.popitem(last=False)
-        free = sorted(set(range(self._most)) - set(self._slots.values()))[: len(ahead)]
-        self._slots.update(zip(ahead, free))
-        return self._held, free
+        for row in picks:
+            self._score.add_(self._columns.take(row), alpha=self.weight)
+            self._drift += abs(self.weight) * self._error
 
     def _ahead(self, missing: list[int], rows: Tensor | None) -> list[int]:
-        """The rows likely to be picked next: the game played among those first in line."""
+        """Rows likely to be picked after the missing ones, whose columns are not held."""
         assert self._score is not None
         if rows is None:
             left = torch.ones(len(self), dtype=torch.bool)
             left[self.chosen] = False
             rows = left.nonzero()[:, 0]
         rows = rows.to(self.device)
-        score = self._score[rows]
-        width = 4 * sum(self.similarity.geometry.widths)
-        most = min(max(_AHEAD[0], len(self) // 64), _AHEAD[1], _AHEAD_BYTES // width)
-        top = score.topk(min(most, len(rows))).indices
-        line, score = rows[top], score[top]
-        points = self.similarity.take(line.cpu())
-        score = score + self.weight * self._sums(points, missing)
-        slope = None if self._slope is None else self._slope[line]
-        ahead: list[int] = []
-        for _ in range(min(self._width, len(line))):
-            best = int(score.argmax())
-            if int(line[best]) not in self._slots:
-                ahead.append(int(line[best]))
-            some = points[best : best + 1]
-            score += self.weight * self.similarity.between(points, some)[:, 0].double()
-            if slope is not None:
-                score += slope
-            score[best] = -torch.inf
-        return ahead[: self._most]
+        ahead = self._columns.look_ahead(
+            rows,
+            self._score[rows],
+            lambda line: self.weight * self._sums(self.similarity.take(line.cpu()), missing),
+            lambda score, own: self.weight,
+            self._slope,
+        )
+        return [row for row in ahead if row not in self._columns]
 
     def _sums(self, points: Points, rows: list[int]) -> Tensor:
         """Sum of the similarities of some points to some rows, (n,) float64."""
@@ -324,7 +248,7 @@ class Pairwise(SetFunction):
                 f"memory must be at least {least / 1e6:.3g} MB for {size} points, got "
                 f"{memory / 1e6:.3g} MB"
             )
-        return min(COLUMNS[1], 1 + (memory - least) // (4 * size))
+        return min(COLUMNS, 1 + (memory - least) // (4 * size))
 
     def _fixed_bytes(self) -> int:
         numbers = 0 if self.linear is None else 24 * self.linear.numbers
@@ -332,7 +256,7 @@ class Pairwise(SetFunction):
 
     def bytes_needed(self, n: int) -> int:
         """About how many bytes are held: vectors and columns of N numbers each."""
-        return self._fixed_bytes() + 4 * self._most * len(self)
+        return self._fixed_bytes() + 4 * self._columns.most * len(self)
 
 
 def covered_rows(rows: Tensor | None, size: int) -> list[int]:
@@ -377,7 +301,7 @@ def sums_to(similarity: Similarity, points: Points) -> Tensor:
     """
     linear = LinearSums.of(similarity)
     if linear is not None:
-        return linear.values(linear.total_of(iter([points])))
+        return linear.values(linear.total_of(points))
     total = torch.zeros(len(similarity), dtype=torch.float64, device=similarity.device)
     for start, block in similarity.blocks():
         for begin in range(0, len(points), _ADDED):
