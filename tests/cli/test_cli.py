@@ -2,13 +2,17 @@
 
 import errno
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import typer
+from safetensors.numpy import save_file
 
 from labelwise import __version__
 from labelwise.cli import app as command_line
@@ -176,6 +180,53 @@ def test_select_picks_what_the_library_picks(run, probs, tmp_path):
     picks = select("margin", 2, probs=PROBS)
     assert out.read_text().splitlines()[0].startswith("rank,row,score")
     assert read_numbers(out, "labeled").tolist() == picks.rows.tolist() == [1, 3]
+
+
+def test_select_says_beforehand_what_it_takes(run, probs):
+    common = ["select", "--strategy", "margin", "-n", 2, "--probs", probs, "--estimate"]
+    code, out, _ = run(*common)
+    assert code == 0
+    assert re.fullmatch(r"margin: .* to .* s, .* to .* MB beyond the input\n", out)
+    said = json.loads(run(*common, "--json")[1])
+    assert said["strategy"] == "margin"
+    assert 0 < said["seconds"][0] < said["seconds"][1]
+    assert 0 < said["memory"][0] < said["memory"][1]
+
+
+def test_select_reads_other_files_and_goes_on_from_a_checkpoint(run, tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    save_file({"embeddings": x}, tmp_path / "x.safetensors")
+    pq.write_table(pa.table({"x": list(x)}), tmp_path / "x.parquet")
+    expected = select("k_center", 9, embeddings=x).rows.tolist()
+    for name in ("x.safetensors", "x.parquet"):
+        code, out, err = run(
+            *["select", "--strategy", "k_center", "-n", 9, "--json"],
+            *["--embeddings", tmp_path / name, "--checkpoint", tmp_path / "c"],
+        )
+        assert (code, err) == (0, "")
+        picked = json.loads(out)["picks"]
+        assert picked["row"] == expected
+        assert picked["score"][0] is None
+    assert not (tmp_path / "c").exists()
+    (tmp_path / "c").write_text("mine")
+    code, _, err = run(
+        *["select", "--strategy", "k_center", "-n", 9, "--json"],
+        *["--embeddings", tmp_path / "x.parquet", "--checkpoint", tmp_path / "c"],
+    )
+    assert code == 2
+    assert "cannot be read" in err
+
+
+def test_long_selections_report_in_logs(capsys):
+    from labelwise.cli.progress import _PickLines
+    from labelwise.strategies import Status
+
+    tell = _PickLines()
+    for seconds in range(0, 100, 5):
+        tell(Status(seconds, 1000, float(seconds), (60.0, 120.0)))
+    assert capsys.readouterr().err == "".join(
+        f"[{t}/1000] 1 min 0 s to 2 min 0 s left\n" for t in (30, 60, 90)
+    )
 
 
 def test_select_as_json_needs_no_file(run, probs):

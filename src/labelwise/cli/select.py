@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,17 +123,29 @@ def select(
     device: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="Where to compute: cpu, cuda, ...")
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where picks are kept as they are made; the same command goes on from there.",
+        ),
+    ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Say how long it will take, and pick nothing.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")] = False,
 ) -> None:
     """Pick the rows of a pool that are worth labeling next, from arrays in files."""
     bound = parse_size(memory)
     written = parse_pairs(option or [], "--option")
-    if out is None and not json:
+    if out is None and not json and not estimate:
         raise InputError("nowhere to put the picks: name a file with --out, or say --json")
     if out is not None:
         save_in_place(out)
 
     from labelwise.benchmark.plan import parse_strategy
+    from labelwise.cli.progress import picking
+    from labelwise.strategies import estimate as judge
     from labelwise.strategies import select as pick
 
     entry = parse_strategy(strategy)
@@ -140,18 +153,24 @@ def select(
     if twice:
         raise InputError(f"option {twice[0]!r} is given twice, in --strategy and in --option")
     names = None if ids is None else read_ids(ids)
-    given = read_evidence(context.obj, names)
-    picks = pick(
-        entry.name,
-        n,
-        seed=seed,
-        memory=bound,
-        device=device,
-        ids=names,
-        candidates=None if candidates is None else read_numbers(candidates, "candidates", names),
-        **given,
-        **(entry.options | written),
-    )
+    call: dict[str, Any] = {
+        "seed": seed,
+        "device": device,
+        "ids": names,
+        "candidates": None if candidates is None else read_numbers(candidates, "candidates", names),
+        **read_evidence(context.obj, names),
+        **entry.options,
+        **written,
+    }
+    if estimate:
+        said = judge(entry.name, n, **call)
+        if json:
+            emit_json({"strategy": said.strategy, "seconds": said.seconds, "memory": said.memory})
+        else:
+            say(repr(said))
+        return
+    with picking() as listener:
+        picks = pick(entry.name, n, memory=bound, checkpoint=checkpoint, progress=listener, **call)
     if out is not None:
         picks.save(out)
     if json:
@@ -193,7 +212,11 @@ def read_evidence(texts: dict[str, str | None], ids: list[str] | None) -> dict[s
 
 
 def _as_json(picks: Any, out: Path | None) -> dict[str, Any]:
-    columns = {name: column.tolist() for name, column in picks.columns().items()}
+    # JSON has no infinity: the score of a first pick that there was nothing to compare with.
+    columns = {
+        name: [None if value in (math.inf, -math.inf) else value for value in column.tolist()]
+        for name, column in picks.columns().items()
+    }
     return {
         "strategy": picks.strategy,
         "options": dict(picks.options),
