@@ -118,6 +118,18 @@ class LinearSums:
             found.append(inner.mul_(self.scale).add_(self.constant * total.weight))
         return torch.cat(found)
 
+    def dot(self, some: Total, others: Total) -> float:
+        """Inner product of two weighted sums, for similarities that are inner products."""
+        inner = some.apart * others.weight + some.weight * others.apart
+        terms = self.geometry.terms(tuple(torch.empty(0, w) for w in self.geometry.widths))
+        for term, mine, theirs in zip(terms, some.sums, others.sums):
+            inner += term.weight * float((mine * theirs).sum())
+        return self.scale * inner + self.constant * some.weight * others.weight
+
+    def norm(self, total: Total) -> float:
+        """Squared length of a weighted sum, >= 0."""
+        return max(0.0, self.dot(total, total))
+
     def own(self) -> Tensor:
         """Each row's similarity to itself, (N,) float64."""
         found = [torch.zeros(0, dtype=torch.float64, device=self.geometry.device)]
