@@ -189,8 +189,12 @@ class Distributed(Geometry):
     """
 
     @abstractmethod
-    def bounds(self, fence: Fence) -> Bounds:
-        """Bounds on the rows' distances to centers, before there is one: infinite."""
+    def bounds(self, fence: Fence, capacity: int) -> Bounds:
+        """Bounds on the rows' distances to centers, at most so many, before there is one."""
+
+    @abstractmethod
+    def centers(self, capacity: int) -> Centers:
+        """Centers, at most so many, that can travel to where the rows are."""
 
 
 class PoolBounds(Bounds):

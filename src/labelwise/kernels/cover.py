@@ -60,10 +60,10 @@ class Cover:
         self.geometry = geometry
         self.bounds: Bounds
         if isinstance(geometry, Distributed):
-            self.bounds = geometry.bounds(fence)
+            self.bounds = geometry.bounds(fence, capacity)
         else:
             self.bounds = PoolBounds(geometry, fence.mask(0, fence.size))
-        self.centers = Centers(geometry, capacity)
+        self.centers = new_centers(geometry, capacity)
         self.error = geometry.error
         self._progress = progress
 
@@ -77,6 +77,8 @@ class Cover:
 
     def add(self, rows: IntArray, points: Points | None = None) -> None:
         """New centers, not yet applied to the pool; they may not be picked again."""
+        if not len(rows):
+            return
         if points is None:
             points = self.geometry.take(torch.from_numpy(rows))
         self.centers.add(rows, points)
@@ -101,6 +103,13 @@ class Cover:
         block.refine(np.flatnonzero(~block.exact & (block.upper > -np.inf)))
         self.settle(block)
         return block.upper[where]
+
+
+def new_centers(geometry: Geometry, capacity: int) -> Centers:
+    """Room for some centers of a geometry, here or elsewhere."""
+    if isinstance(geometry, Distributed):
+        return geometry.centers(capacity)
+    return Centers(geometry, capacity)
 
 
 class Block:

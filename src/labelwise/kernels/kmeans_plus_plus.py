@@ -19,13 +19,27 @@ from torch import Tensor
 from labelwise.errors import InputError
 from labelwise.kernels.bounds import fenced, lower
 from labelwise.kernels.centers import Centers, FloatArray, IntArray
-from labelwise.kernels.cover import Block, Cover, check_memory
+from labelwise.kernels.cover import Block, Cover, check_memory, new_centers
 from labelwise.kernels.geometry import Chosen, Geometry
 from labelwise.kernels.noise import Generator
 from labelwise.kernels.progress import Progress, resume, tell
 
 BLOCK = 128
-"""Picks between two products with the whole pool. Picks do not depend on it."""
+"""Draws that are prepared together. Picks do not depend on it."""
+
+PENDING = 1024
+"""The most picks that wait to be applied to the pool. Speed alone depends on it."""
+
+PASS_SHARE = 0.5
+"""The share of a pool pass that blocks may cost before it is made. Speed alone depends on it."""
+
+_READ_COST, _BLOCK_COST = 64, 4e6
+"""What reading a row and what preparing a block costs, in products of a row with one center."""
+
+_RACES = 3
+"""Draws that bounds leave open before the rows in line are looked up again."""
+
+_RACED = 64
 
 _LOOKED_AT = (6, 48)
 """The least and the most visits of a draw that are followed; more where too few decide."""
@@ -104,8 +118,13 @@ def kmeans_plus_plus(
         cover.add(np.array([start]))
         sampler.gains.append(np.inf)
         tell(progress, cover.centers.rows, sampler.gains, 0)
+    cover.apply()
     while (drawn := len(cover) - base) < n:
-        cover.apply()
+        if sampler.spent >= PASS_SHARE * len(geometry) * (cover.waiting + _READ_COST):
+            sampler.spent = 0.0
+            cover.apply()
+        if cover.waiting > PENDING or trials > 1:
+            cover.apply()
         if sampler.nothing_left():
             sampler.fill(n - drawn)
         elif trials > 1:
@@ -141,6 +160,7 @@ class _Sampler:
         self.trials = trials
         self.gains: list[float] = []
         self.looked_at = _LOOKED_AT[0]
+        self.spent = 0.0
 
     def nothing_left(self) -> bool:
         """Whether every row left coincides with a center; float64 decides if it may be so."""
@@ -158,9 +178,12 @@ class _Sampler:
         rows, where = np.unique(visits.rows, return_inverse=True)
         visits.rows = where.reshape(visits.rows.shape)
         line = cover.block(rows, *cover.bounds.read(rows))
+        self.spent += len(rows) * (len(rows) + cover.waiting + _READ_COST) + _BLOCK_COST
         before, left_open = len(cover), 0
         for i in range(len(visits.rows)):
             at = _winner(line, visits, i)
+            if at is None and left_open == _RACES:
+                break
             if at is None:
                 left_open += 1
                 cover.settle(line)
@@ -175,7 +198,7 @@ class _Sampler:
             line.add(at)
         cover.settle(line)
         self._record(before)
-        if left_open > _OPEN_SHARE * len(visits.rows):
+        if left_open > _OPEN_SHARE * (len(cover) - before):
             self.looked_at = min(2 * self.looked_at, _LOOKED_AT[1])
 
     def draw_greedily(self, number: int) -> None:
@@ -225,7 +248,7 @@ class _Sampler:
         return int(rows[0])
 
     def _trials(self, rows: IntArray) -> Centers:
-        trials = Centers(self.cover.geometry, len(rows))
+        trials = new_centers(self.cover.geometry, len(rows))
         trials.add(rows, self.cover.geometry.take(torch.from_numpy(rows)))
         return trials
 
@@ -261,8 +284,8 @@ class _Sampler:
             times = np.cumsum(np.concatenate([[now], gaps[0]]))[1:]
             bound = _ratio(times, bounds.read(rows[0])[0])
             order = np.argsort(bound, kind="stable")
-            for i in range(0, len(order), 8):
-                some = order[i : i + 8]
+            for i in range(0, len(order), _RACED):
+                some = order[i : i + _RACED]
                 some = some[bound[some] < best]
                 if not len(some):
                     break

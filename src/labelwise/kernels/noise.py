@@ -74,6 +74,7 @@ class Generator:
     def __init__(self, seed: int, ids: ArrayLike | None = None) -> None:
         self.seed = int(seed)
         self._keys = None if ids is None else _keys(np.asarray(ids))
+        self._first = 0
 
     def __len__(self) -> int:
         return 0 if self._keys is None else len(self._keys)
@@ -81,7 +82,18 @@ class Generator:
     def child(self, *names: str | int) -> Generator:
         """An independent generator over the same items, for one named purpose."""
         twin = Generator(derive(self.seed, *names))
-        twin._keys = self._keys
+        twin._keys, twin._first = self._keys, self._first
+        return twin
+
+    def part(self, start: int, stop: int) -> Generator:
+        """The generator of a stretch of the rows, numbered from 0: it gives them the same.
+
+        >>> bool((Generator(0).part(2, 4).uniform(2) == Generator(0).uniform(4)[2:]).all())
+        True
+        """
+        twin = Generator(self.seed)
+        twin._keys = None if self._keys is None else self._keys[start:stop]
+        twin._first = self._first + start
         return twin
 
     def uniform(
@@ -156,7 +168,7 @@ class Generator:
             rows = np.arange(rows)
         rows = np.asarray(rows)
         if self._keys is None:
-            return rows.astype(np.uint64)
+            return (rows + self._first).astype(np.uint64)
         return self._keys[rows]
 
 
