@@ -78,7 +78,7 @@ def kmeans_plus_plus(
             distances most is kept (the greedy form); 1 for the plain law.
         memory: bytes the call may hold beyond its inputs; None for no bound.
         progress: told the picks as they are made; resumes an interrupted run of the same call.
-        block: picks between two products with the pool; speed alone depends on it.
+        block: draws that are prepared together; speed alone depends on it.
 
     Returns:
         (n,) rows in the order drawn, and (n,) float64 gains: the squared distance of each to
