@@ -36,6 +36,60 @@ def test_neighbors_of_some_rows():
     assert torch.equal(some.rows, every.rows[[4, 1]])
 
 
+def sorted_neighbors(x, queries, k, exclude=None):
+    """Rows and squared distances by sorting all, ties to the lowest row."""
+    distance = ((queries.astype(np.float64)[:, None] - x.astype(np.float64)) ** 2).sum(-1)
+    if exclude is not None:
+        distance[np.arange(len(queries)), exclude] = np.inf
+    order = np.argsort(distance, axis=1, kind="stable")[:, :k]
+    return order, np.take_along_axis(distance, order, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("every", [True, False])
+def test_tiles_blocks_and_memory_change_nothing(kind, every, monkeypatch):
+    x = np.concatenate([points(kind, seed)[:, :1] for seed in range(3)] * 2).astype(np.float32)
+    monkeypatch.setattr("labelwise.kernels.neighbors._QUERIES", 64)
+    monkeypatch.setattr("labelwise.kernels.neighbors._ROWS", 64)
+    monkeypatch.setattr(Euclidean, "block_size", 100)
+    queries = None if every else torch.arange(len(x)).flip(0)[:70]
+    rows = np.arange(len(x)) if every else queries.numpy()
+    order, distance = sorted_neighbors(x, x[rows], 3, exclude=rows)
+    for wave, memory in ((1 << 20, None), (0, None), (0, 70_000_000)):
+        monkeypatch.setattr("labelwise.kernels.neighbors._WAVE_BYTES", wave)
+        found = nearest_neighbors(x, 3, queries=queries, exclude_self=True, memory=memory)
+        assert found.rows.tolist() == order.tolist()
+        np.testing.assert_allclose(found.squared_distances, distance, rtol=1e-9, atol=1e-18)
+
+
+@pytest.mark.parametrize("hold", [0, 1 << 20])
+def test_neighbors_of_other_points(hold, tmp_path):
+    rng = np.random.default_rng(0)
+    x, other = rng.normal(size=(300, 6)).astype(np.float32), rng.normal(size=(40, 6))
+    other[3] = x[7]
+    np.save(tmp_path / "x.npy", x)
+    g = Euclidean(tmp_path / "x.npy", hold=hold)
+    other = other.astype(np.float32)
+    order, distance = sorted_neighbors(x, other, 9)
+    found = nearest_neighbors(g, 9, queries=g.points(other))
+    assert found.rows.tolist() == order.tolist()
+    np.testing.assert_allclose(found.squared_distances, distance, rtol=1e-9)
+    assert found.squared_distances[3, 0] == 0
+
+
+def test_many_copies_do_not_need_all_pairs(monkeypatch):
+    measured = []
+    exact = Euclidean.exact
+    monkeypatch.setattr(
+        Euclidean, "exact", lambda self, a, b: measured.append(len(a)) or exact(self, a, b)
+    )
+    monkeypatch.setattr(Euclidean, "block_size", 256)
+    x = np.zeros((5000, 4), dtype=np.float32)
+    found = nearest_neighbors(x, 5)
+    assert (found.rows == torch.arange(5)).all()
+    assert sum(measured) < 5000 * 400
+
+
 def test_one_iteration_is_assign_then_average():
     x = points("gaussian", 0).astype(np.float64)
     start = torch.from_numpy(x[:4].copy())
@@ -239,3 +293,10 @@ def test_nonsense_is_refused():
         kmeans(np.zeros((3, 1)), 2, generator=Generator(0), init=torch.zeros(1, 1))
     with pytest.raises(InputError, match=r"k must be in 1\.\.2"):
         nearest_neighbors(Euclidean(np.zeros((3, 1))), 3, exclude_self=True)
+    with pytest.raises(InputError, match=r"queries must be rows in 0\.\.2, got -1"):
+        nearest_neighbors(np.zeros((3, 1)), 1, queries=torch.tensor([0, -1]))
+    g = Euclidean(np.zeros((3, 1)))
+    with pytest.raises(InputError, match="exclude_self needs queries that are rows"):
+        nearest_neighbors(g, 1, queries=g.points(np.zeros((1, 1))), exclude_self=True)
+    with pytest.raises(ResourceError, match=r"memory must be at least .* MB for 3 queries"):
+        nearest_neighbors(g, 1, memory=10)

@@ -142,11 +142,16 @@ class Euclidean(Geometry):
 
     def exact(self, rows: Tensor, others: Tensor) -> Tensor:
         """Squared distances of pairs of rows, (P,) float64, from differences."""
-        step = max(1, (32 << 20) // (8 * self.widths[0]))
-        parts = [
-            (self._double(rows[i : i + step]) - self._double(others[i : i + step])).square_().sum(1)
-            for i in range(0, len(rows), step)
-        ]
+        # A few pairs at a time in one buffer: fresh memory costs more than the arithmetic.
+        step = max(1, min(len(rows), (1 << 19) // (8 * self.widths[0])))
+        shape = (2, step, self.widths[0])
+        buffer = torch.empty(shape, dtype=torch.float64, device=self._device)
+        parts = []
+        for i in range(0, len(rows), step):
+            mine, theirs = buffer[:, : len(rows[i : i + step])]
+            self._double(rows[i : i + step], mine)
+            self._double(others[i : i + step], theirs)
+            parts.append(mine.sub_(theirs).square_().sum(1))
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
     def double(self, rows: Tensor) -> tuple[Tensor, ...]:
@@ -234,9 +239,10 @@ class Euclidean(Geometry):
         out.copy_(x)
         return out if self._shift is None else out.sub_(self._shift)
 
-    def _double(self, rows: Tensor) -> Tensor:
-        """Stored rows as float64, never shifted or rounded."""
-        return self._rows.take(rows).to(self._device).double()
+    def _double(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
+        """Stored rows as float64, never shifted or rounded; into ``out``."""
+        stored = self._rows.take(rows).to(self._device)
+        return stored.double() if out is None else out.copy_(stored)
 
     def _norms_of(self, x: Tensor) -> Tensor:
         return torch.cat(
@@ -277,8 +283,9 @@ class Cosine(Euclidean):
             unit = unit - self._shift.double()
         return unit.float() if out is None else out.copy_(unit)
 
-    def _double(self, rows: Tensor) -> Tensor:
-        return _unit(self._rows.take(rows).to(self._device))
+    def _double(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
+        unit = _unit(self._rows.take(rows).to(self._device))
+        return unit if out is None else out.copy_(unit)
 
     @property
     def directions(self) -> bool:
