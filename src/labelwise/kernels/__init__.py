@@ -11,6 +11,7 @@ from labelwise.kernels.kmeans_plus_plus import kmeans_plus_plus
 from labelwise.kernels.lloyd import Clusters, kmeans
 from labelwise.kernels.neighbors import Neighbors, nearest_neighbors
 from labelwise.kernels.noise import Generator, derive, numpy_stream, torch_stream
+from labelwise.kernels.partition import Part, partitioned
 from labelwise.kernels.progress import Progress
 from labelwise.kernels.rows import Rows
 from labelwise.kernels.similarity import Similarity
@@ -26,6 +27,7 @@ __all__ = [
     "Geometry",
     "GradientEmbedding",
     "Neighbors",
+    "Part",
     "Points",
     "Product",
     "Progress",
@@ -42,5 +44,6 @@ __all__ = [
     "linear",
     "nearest_neighbors",
     "numpy_stream",
+    "partitioned",
     "torch_stream",
 ]

@@ -96,6 +96,17 @@ class Generator:
         twin._first = self._first + start
         return twin
 
+    def of(self, rows: NDArray[np.int64]) -> Generator:
+        """The generator of some rows, renumbered from 0: it gives them the same.
+
+        >>> some = Generator(0).of(np.array([3, 1])).uniform()
+        >>> bool((some == Generator(0).uniform(4)[[3, 1]]).all())
+        True
+        """
+        twin = Generator(self.seed)
+        twin._keys = self._row_keys(rows)
+        return twin
+
     def uniform(
         self, rows: NDArray[np.int64] | int | None = None, draw: int = 0
     ) -> NDArray[np.float64]:
