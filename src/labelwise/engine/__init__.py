@@ -1,6 +1,10 @@
-"""Kernels on pools that are spread over several workers, on one machine or many."""
+"""Kernels on pools that are spread over several workers, on one machine or many.
+
+Ray is imported when a cluster is asked for, and not before.
+"""
 
 from labelwise.engine.local import LocalShards
+from labelwise.engine.ray_crew import RayShards
 from labelwise.engine.shards import Shards
 
-__all__ = ["LocalShards", "Shards"]
+__all__ = ["LocalShards", "RayShards", "Shards"]

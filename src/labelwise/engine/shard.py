@@ -129,7 +129,7 @@ class Shard:
         self._to_mean = np.zeros(0)
         if not len(rows):
             return np.inf
-        center = torch.from_numpy(mean).to(self.geometry.device)
+        center = torch.tensor(mean, device=self.geometry.device)
         found: FloatArray = self.geometry.from_mean(torch.from_numpy(rows), center).cpu().numpy()
         self._to_mean = found
         return float(found.min())
