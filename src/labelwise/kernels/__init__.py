@@ -1,6 +1,8 @@
 """Floor 0: geometries and array algorithms. Nothing here knows of learning."""
 
+from labelwise.kernels.breaks import natural_breaks
 from labelwise.kernels.combined import Concatenated, Product
+from labelwise.kernels.density import hashed_density, neighbor_density
 from labelwise.kernels.euclidean import Cosine, Euclidean
 from labelwise.kernels.farthest import farthest_first
 from labelwise.kernels.gemm import fast_mm, linear
@@ -12,6 +14,7 @@ from labelwise.kernels.lloyd import Clusters, kmeans
 from labelwise.kernels.neighbors import Neighbors, nearest_neighbors
 from labelwise.kernels.noise import Generator, derive, numpy_stream, torch_stream
 from labelwise.kernels.partition import Part, partitioned
+from labelwise.kernels.precomputed import Precomputed, SparseSimilarity
 from labelwise.kernels.progress import Progress
 from labelwise.kernels.rows import Rows
 from labelwise.kernels.similarity import Similarity
@@ -29,20 +32,25 @@ __all__ = [
     "Neighbors",
     "Part",
     "Points",
+    "Precomputed",
     "Product",
     "Progress",
     "Rows",
     "Similarity",
+    "SparseSimilarity",
     "Subset",
     "derive",
     "farthest_first",
     "fast_mm",
     "greedy",
+    "hashed_density",
     "hold_limit",
     "kmeans",
     "kmeans_plus_plus",
     "linear",
+    "natural_breaks",
     "nearest_neighbors",
+    "neighbor_density",
     "numpy_stream",
     "partitioned",
     "torch_stream",
