@@ -102,11 +102,11 @@ def test_memory_changes_no_pick(head):
     h, w, b = head
     logits = h @ w.T + b
     whole = select("base", 30, logits=logits, head_weight=w)
-    parts = select("base", 30, logits=logits, head_weight=w, memory=90 * 128)
+    parts = select("base", 30, logits=logits, head_weight=w, memory=90 * 192)
     assert parts.rows.tolist() == whole.rows.tolist()
     assert parts.scores.tolist() == whole.scores.tolist()
-    with pytest.raises(ResourceError, match="memory must be at least 11520 bytes"):
-        select("base", 30, logits=logits, head_weight=w, memory=11519)
+    with pytest.raises(ResourceError, match="memory must be at least 17280 bytes"):
+        select("base", 30, logits=logits, head_weight=w, memory=17279)
 
 
 @pytest.mark.parametrize("kind", ["ties", "copies", "equal weights"])
@@ -119,7 +119,7 @@ def test_ties_do_not_break_the_shortlists(kind):
         w[:3] = w[0]
     distances, _ = by_definition(logits.astype(float), w)
     whole = select("base", 200, logits=logits, head_weight=w)
-    least = select("base", 200, logits=logits, head_weight=w, memory=400 * 128)
+    least = select("base", 200, logits=logits, head_weight=w, memory=400 * 192)
     assert whole.rows.tolist() == least.rows.tolist()
     free = np.ones(400, dtype=bool)
     for c, rows in enumerate(np.split(whole.rows, np.cumsum([34, 34, 33, 33, 33]))):

@@ -64,6 +64,7 @@ class Evidence:
             served. They go before the built-in ones, and what is given before all.
         size: N, how many rows the pool has, when it is known otherwise.
         device: where to move each array that is asked for; by default each stays.
+        block_bytes: bytes of float32 that a block of an array holds when it is read in blocks.
 
     Raises:
         InputError: two pieces of evidence about pools of different length. Values are not
@@ -84,7 +85,9 @@ class Evidence:
         *,
         size: int | None = None,
         device: torch.device | str | None = None,
+        block_bytes: int | None = None,
     ) -> None:
+        self._block_bytes = block_bytes
         self.given = {name: value for name, value in given.items() if value is not None}
         self._providers = [_signature(function) for function in (*providers, *BUILT_IN)]
         self._device = device
@@ -98,7 +101,8 @@ class Evidence:
 
     def _check_length(self, name: str, value: Any) -> None:
         """A pool of another length is a mistake even where the evidence is not needed."""
-        axes, rows = RULES[name].axes, value if isinstance(value, Rows) else Rows(value, name)
+        kind = Checked if isinstance(value, Checked) else Rows
+        axes, rows = RULES[name].axes, kind(value, name, self._block_bytes)
         if rows.ndim == len(axes):
             sizes = {"N": self._sizes["N"]} if "N" in self._sizes else {}
             check_shape(name, rows, sizes)

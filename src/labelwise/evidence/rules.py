@@ -19,8 +19,8 @@ TOLERANCE = 1e-2
 class Checked(Rows):
     """Rows that have passed the rule of the evidence they are named for."""
 
-    def __init__(self, source: Any, name: str) -> None:
-        super().__init__(source, name)
+    def __init__(self, source: Any, name: str, block_bytes: int | None = None) -> None:
+        super().__init__(source, name, block_bytes)
 
 
 def as_float(block: Tensor) -> Tensor:

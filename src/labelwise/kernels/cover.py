@@ -36,7 +36,11 @@ from labelwise.kernels.centers import CENTER_CHUNK, Centers, FloatArray, IntArra
 from labelwise.kernels.geometry import Geometry, Points
 from labelwise.kernels.progress import Progress
 
-_ALL_PAIRS = 4096
+_ALL_PAIRS = 2048
+"""Rows of a block up to which the distances among all of them are held."""
+
+_SCRATCH_BYTES = 16 << 20
+_BLOCKS = 24
 
 
 class Cover:
@@ -192,16 +196,25 @@ def prepare(
     return fence.taken, fence.mask(0, fence.size)
 
 
-def check_memory(geometry: Geometry, centers: int, memory: int | None) -> None:
+def check_memory(geometry: Geometry, centers: int, memory: int | None, line: int) -> None:
     """Refuse a bound on memory that a cover of this geometry cannot keep.
 
-    A cover holds 33 bytes a row (elsewhere, if the rows are), the centers, and a few blocks.
+    A cover holds 25 bytes a row, up to 64 while it sorts them (elsewhere, if the rows are), the
+    centers, a few blocks, and a block of rows first in line with the distances among them.
+
+    Args:
+        geometry: the points.
+        centers: how many there will be. memory: bytes; None for no bound.
+        line: how many rows are first in line at the most.
     """
     if memory is None:
         return
     width = sum(geometry.widths)
     rows = 0 if isinstance(geometry, Distributed) else len(geometry)
-    need = 50 * rows + 4 * width * centers + 12 * geometry.block_size * (width + CENTER_CHUNK)
+    line = min(line, len(geometry))
+    need = 64 * rows + 4 * width * centers + _SCRATCH_BYTES
+    need += 12 * line * width + 8 * min(line, _ALL_PAIRS) ** 2
+    need += _BLOCKS * min(geometry.block_size, 256) * (width + CENTER_CHUNK)
     if memory < need:
         raise ResourceError(
             f"memory must be at least {need / 1e6:.3g} MB for {len(geometry)} points and "

@@ -52,6 +52,7 @@ class Euclidean(Geometry):
     ) -> None:
         self._rows = x if isinstance(x, Rows) else Rows(x, "x")
         self._check()
+        self.block_bytes = min(self.block_bytes, self._rows.block_bytes // 2)
         self._device = torch.device(device) if device is not None else self._rows.device
         self.widths = (self._rows.shape[1],)
         self._shift: Tensor | None = None

@@ -250,10 +250,13 @@ class Geometry(ABC):
         widened = 4 * operand * len(self.widths) if operand > SINGLE_ROUNDOFF else 0.0
         return (sum(self.widths) + _NORM_CHUNK + 24) * SINGLE_ROUNDOFF + widened
 
+    block_bytes = 8 << 20
+    """Bytes that the factors of a block fill, in this process's memory."""
+
     @property
     def block_size(self) -> int:
-        """Rows a block holds: its factors fill about 8 MB (256 MB on an accelerator)."""
-        size = (8 << 20) if self.device.type == "cpu" else (256 << 20)
+        """Rows a block holds: its factors fill `block_bytes` (256 MB on an accelerator)."""
+        size = self.block_bytes if self.device.type == "cpu" else (256 << 20)
         return max(256, min(16384, size // (4 * sum(self.widths))))
 
     def blocks(self) -> Iterator[tuple[int, Points]]:

@@ -59,6 +59,7 @@ class GradientEmbedding(Geometry):
                 f"probs and embeddings must be (N, C) and (N, D) with the same N, got {p} and {h}"
             )
         self._device = torch.device(device) if device is not None else self._embeddings.device
+        self.block_bytes = min(self.block_bytes, self._embeddings.block_bytes // 2)
         self._bias = bias
         self._labels = labels
         self.widths = (p[1], h[1] + bias)

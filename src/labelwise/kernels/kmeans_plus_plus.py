@@ -105,7 +105,7 @@ def kmeans_plus_plus(
         )
     fence = fenced(len(geometry), n, covered, candidates)
     base = len(fence.taken)
-    check_memory(geometry, base + n, memory)
+    check_memory(geometry, base + n, memory, min(n, block) * _LOOKED_AT[1])
     cover = Cover(geometry, fence, base + n, progress)
     sampler = _Sampler(cover, generator, trials)
     picks, sampler.gains = resume(progress, n, fence.allows)

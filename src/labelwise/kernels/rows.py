@@ -46,6 +46,8 @@ class Rows:
             or ``.parquet`` file, another `Rows`, or anything ``numpy.asarray`` takes.
         name: what error messages call it; of several tensors in one ``.safetensors`` file the
             one of this name is read.
+        block_bytes: bytes of float32 that a block holds; those of the `Rows` it is made from,
+            or `BLOCK_BYTES`.
 
     Raises:
         InputError: a path that cannot be read, or an array of objects or strings.
@@ -54,11 +56,13 @@ class Rows:
     tensor([[3., 4.]], dtype=torch.float64)
     """
 
-    def __init__(self, source: Any, name: str = "array") -> None:
+    def __init__(self, source: Any, name: str = "array", block_bytes: int | None = None) -> None:
         self.name = name
+        self._block_bytes = block_bytes
         self._source: Source
         if isinstance(source, Rows):
             self._source = source._source
+            self._block_bytes = block_bytes or source._block_bytes
         elif isinstance(source, FileRows | _Derived | _Swapped):
             self._source = source
         elif isinstance(source, Tensor):
@@ -92,6 +96,11 @@ class Rows:
     def is_file(self) -> bool:
         """Whether the rows are read or computed as they are asked for, never held whole."""
         return self._source.is_file
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of float32 that a block holds by default."""
+        return self._block_bytes or BLOCK_BYTES
 
     @property
     def stored_bytes(self) -> int:
@@ -141,9 +150,9 @@ class Rows:
             yield start, self.block(start, stop)
 
     def block_size(self) -> int:
-        """Rows a block holds by default, about `BLOCK_BYTES` of float32."""
+        """Rows a block holds by default: `block_bytes` of float32."""
         width = int(np.prod(self.shape[1:], dtype=np.int64)) or 1
-        return max(1, min(max(len(self), 1), BLOCK_BYTES // (4 * width)))
+        return max(1, min(max(len(self), 1), self.block_bytes // (4 * width)))
 
     def tensor(self) -> Tensor:
         """The whole array as one tensor; a view where memory allows one."""
@@ -159,7 +168,7 @@ class Rows:
         >>> Rows([[1.0], [2.0]]).map(lambda x: x * 10, "tens").take(torch.tensor([1]))
         tensor([[20.]], dtype=torch.float64)
         """
-        return Rows(_Derived(self, function), name)
+        return Rows(_Derived(self, function), name, self._block_bytes)
 
     def swapped(self) -> Rows:
         """The first two axes swapped: an (S, N, ...) array as N rows of (S, ...).
@@ -168,8 +177,8 @@ class Rows:
         tensor([[2., 4.]], dtype=torch.float64)
         """
         if isinstance(self._source, FileRows):
-            return Rows(_Swapped(self._source), self.name)
-        return Rows(self.tensor().transpose(0, 1), self.name)
+            return Rows(_Swapped(self._source), self.name, self._block_bytes)
+        return Rows(self.tensor().transpose(0, 1), self.name, self._block_bytes)
 
 
 class _Array:

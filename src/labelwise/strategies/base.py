@@ -25,7 +25,7 @@ from labelwise.strategies.registry import strategy
 _HELD = 1 << 30
 """Bytes of shortlists held at once, unless ``memory`` says otherwise."""
 
-_ENTRY_BYTES = 32
+_ENTRY_BYTES = 48
 """What an entry of a shortlist takes on average, as lists fill a half of their room at most."""
 
 
@@ -85,7 +85,7 @@ def base(
     Args:
         logits: (N, C), C >= 2.
         head_weight: (C, D).
-        memory: bytes for shortlists, of which 128 N are needed at the least; less memory means
+        memory: bytes for shortlists, of which 192 N are needed at the least; less memory means
             more passes over the logits, never other picks. 1 GiB by default.
 
     Returns:

@@ -38,6 +38,7 @@ class Call:
         labels: Any,
         ids: Any,
         device: torch.device | str | None,
+        block_bytes: int | None = None,
     ) -> None:
         self.strategy = strategy
         self.ids = ids
@@ -52,7 +53,9 @@ class Call:
             )
         evidence |= _labels(labeled, labels)
         size = None if ids is None else len(np.asarray(ids))
-        self.evidence = Evidence(evidence, providers, size=size, device=device)
+        self.evidence = Evidence(
+            evidence, providers, size=size, device=device, block_bytes=block_bytes
+        )
         self._check_names(evidence, options)
         if strategy.simulation_only and "oracle_labels" not in self.evidence:
             raise InputError(

@@ -14,6 +14,9 @@ _UNITS = {
 }
 
 
+_LEAST_BLOCK, _MOST_BLOCK = 1 << 16, 16 << 20
+
+
 def parse_memory(memory: int | str | None) -> int | None:
     """Bytes from a whole number of them or from text such as ``"4GB"`` or ``"1.5 GiB"``.
 
@@ -36,3 +39,14 @@ def parse_memory(memory: int | str | None) -> int | None:
     if isinstance(memory, bool) or not isinstance(memory, int) or memory < 1:
         raise InputError(f'memory must be bytes or text such as "4GB", got {memory!r}')
     return memory
+
+
+def block_limit(memory: int | None) -> int | None:
+    """Bytes that a block of evidence may hold when a call may hold ``memory``; None for no limit.
+
+    A strategy makes a handful of blocks of what it reads, of twice the width at times.
+
+    >>> block_limit(64_000_000), block_limit(None)
+    (1000000, None)
+    """
+    return None if memory is None else max(_LEAST_BLOCK, min(_MOST_BLOCK, memory // 64))

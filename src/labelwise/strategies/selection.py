@@ -22,7 +22,7 @@ from labelwise.strategies.call import (
     usable_device,
     whole_number,
 )
-from labelwise.strategies.memory import parse_memory
+from labelwise.strategies.memory import block_limit, parse_memory
 from labelwise.strategies.picks import Picks
 from labelwise.strategies.registry import Strategy
 from labelwise.strategies.watch import Status, Watch
@@ -91,11 +91,12 @@ def select(
     """
     start = time.perf_counter()
     found = as_strategy(strategy)
-    call = Call(found, evidence_and_options, providers, labeled, labels, ids, usable_device(device))
+    bound = parse_memory(memory)
+    given, where = evidence_and_options, usable_device(device)
+    call = Call(found, given, providers, labeled, labels, ids, where, block_limit(bound))
     left = call.candidates(candidates)
     check_count(n, len(left))
     kept = None if checkpoint is None else call.checkpoint(checkpoint, n, seed, left)
-    bound = parse_memory(memory)
     if bound is not None and "memory" not in found.reserved:
         call.check_memory(bound, int(n))
     reserved = {
