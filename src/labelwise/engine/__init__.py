@@ -3,8 +3,9 @@
 Ray is imported when a cluster is asked for, and not before.
 """
 
+from labelwise.engine.graph_cut import graph_cut
 from labelwise.engine.local import LocalShards
 from labelwise.engine.ray_crew import RayShards
 from labelwise.engine.shards import Shards
 
-__all__ = ["LocalShards", "RayShards", "Shards"]
+__all__ = ["LocalShards", "RayShards", "Shards", "graph_cut"]

@@ -27,6 +27,7 @@ class LocalShards(Shards):
         shards: how many; at least one for each file.
         kind: the geometry.
         bias: of the gradient embedding.
+        shift: False keeps the origin of ``euclidean``, as similarities by angle need.
         devices: where shards compute, in turn; where the arrays are by default.
 
     Raises:
@@ -45,9 +46,10 @@ class LocalShards(Shards):
         shards: int = 2,
         kind: Kind = "euclidean",
         bias: bool = False,
+        shift: bool = True,
         devices: Sequence[str] = (),
     ) -> None:
-        recipe = Recipe(kind, bias=bias)
+        recipe = Recipe(kind, bias=bias, shift=shift)
         cuts, sources = plan(recipe, arrays, shards)
         make: list[Callable[[], Shard]] = []
         for i, (start, parts) in enumerate(zip(cuts, sources)):

@@ -42,6 +42,7 @@ class RayShards(Shards):
             each file.
         kind: the geometry.
         bias: of the gradient embedding.
+        shift: False keeps the origin of ``euclidean``, as similarities by angle need.
         address: of the cluster; RAY_ADDRESS by default, and one of this machine if that is
             not set.
         device: where actors compute, such as ``"cuda"``.
@@ -61,12 +62,13 @@ class RayShards(Shards):
         shards: int | None = None,
         kind: Kind = "euclidean",
         bias: bool = False,
+        shift: bool = True,
         address: str | None = None,
         device: str | None = None,
         gpus: float | None = None,
         patience: float = PATIENCE,
     ) -> None:
-        recipe = Recipe(kind, bias=bias)
+        recipe = Recipe(kind, bias=bias, shift=shift)
         session = Session(address)
         try:
             count = session.cpus if shards is None else shards

@@ -9,12 +9,16 @@ import torch
 from numpy.typing import NDArray
 
 from labelwise.engine.carried import Carried, Factors
+from labelwise.engine.gains import GainsHere, Linear, linear_sums
 from labelwise.engine.parts import Source, narrow, open_part
 from labelwise.engine.recipe import Recipe
 from labelwise.kernels.bounds import Fence, Front, PoolBounds, Summary
 from labelwise.kernels.centers import FloatArray, IntArray
+from labelwise.kernels.columns import largest
 from labelwise.kernels.geometry import Geometry
 from labelwise.kernels.noise import Generator
+from labelwise.kernels.similarity import Similarity
+from labelwise.kernels.sums import Total
 
 BoolArray = NDArray[np.bool_]
 
@@ -43,6 +47,7 @@ class Shard:
         self._bounds: PoolBounds | None = None
         self._centers: Carried | None = None
         self._to_mean: FloatArray = np.zeros(0)
+        self._gains: GainsHere | None = None
 
     def ready(self) -> int:
         """How many rows there are: the answer says that they can be read."""
@@ -167,6 +172,39 @@ class Shard:
         trials = Carried(self.geometry, len(factors[0]))
         trials.receive(factors)
         return trials
+
+    def graph_total(self, kind: Linear) -> Total:
+        """The sum of the points here, as a linear similarity needs it."""
+        return linear_sums(self.geometry, kind).total()
+
+    def graph_scale(self, kind: Linear) -> float:
+        """A bound on similarities of the points here."""
+        return largest(Similarity(self.geometry, kind))
+
+    def graph_begin(self, kind: Linear, lam: float, total: Total, fence: Fence) -> None:
+        """Forget all picks; from now on these rows may be picked, by graph cut."""
+        allowed = fence.mask(self._start, self._start + len(self.geometry))
+        self._gains = GainsHere(self.geometry, kind, lam, total, torch.from_numpy(allowed))
+
+    def graph_front(
+        self, size: int, picks: Total, picked: IntArray
+    ) -> tuple[IntArray, FloatArray, float]:
+        """The rows of largest gain, their gains, and the largest gain left out."""
+        here = picked - self._start
+        here = here[(here >= 0) & (here < len(self.geometry))]
+        rows, gains, rest = self.gains.front(size, picks, torch.from_numpy(here))
+        return rows + self._start, gains, rest
+
+    def graph_lowest(self, least: float) -> int | None:
+        """The lowest row with at least such a gain."""
+        row = self.gains.lowest(least)
+        return None if row is None else row + self._start
+
+    @property
+    def gains(self) -> GainsHere:
+        """The gains of the rows here."""
+        assert self._gains is not None
+        return self._gains
 
     def _allowed(self) -> IntArray:
         return np.flatnonzero(self.bounds.upper > -np.inf)

@@ -44,7 +44,7 @@ class Shards(Distributed):
     def __init__(self, crew: Crew, recipe: Recipe, cuts: Sequence[int]) -> None:
         self.crew = crew
         self.cuts: IntArray = np.asarray(cuts, dtype=np.int64)
-        self._bounds: ShardBounds | None = None
+        self._told: Callable[[int], list[Call]] = lambda shard: []
         crew.memoir = self._memoir
         self._recipe = recipe
         sample = self._stored(np.unique(np.linspace(0, len(self) - 1, _SAMPLE).astype(np.int64)))
@@ -74,16 +74,24 @@ class Shards(Distributed):
 
     def bounds(self, fence: Fence, capacity: int) -> Bounds:
         """Bounds that the shards keep, before there is a center; one at a time."""
-        self._bounds = ShardBounds(self, fence, capacity)
-        return self._bounds
+        found = ShardBounds(self, fence, capacity)
+        self.occupy(found.memoir)
+        return found
 
     def centers(self, capacity: int) -> Centers:
         """Centers that can travel to the shards."""
         return Carried(self, capacity)
 
     def _memoir(self, shard: int) -> list[Call]:
-        told: list[Call] = [("place", (self._recipe,))]
-        return told if self._bounds is None else told + self._bounds.memoir(shard)
+        return [("place", (self._recipe,)), *self._told(shard)]
+
+    def occupy(self, told: Callable[[int], list[Call]]) -> None:
+        """One selection at a time: from now on a shard made anew has to be told this."""
+        self._told = told
+
+    def gathered(self, rows: IntArray) -> Geometry:
+        """Some rows as a geometry of their own, here."""
+        return self._recipe.build(self._stored(rows))
 
     def split(self, rows: IntArray) -> Iterator[tuple[int, NDArray[np.intp]]]:
         """Which of some rows lie on which shard: pairs of the shard and positions."""
