@@ -1,5 +1,6 @@
 """Floor 0: geometries and array algorithms. Nothing here knows of learning."""
 
+from labelwise.kernels.agglomerate import Agglomeration, agglomerate, typical_distance
 from labelwise.kernels.breaks import natural_breaks
 from labelwise.kernels.combined import Concatenated, Product
 from labelwise.kernels.density import hashed_density, neighbor_density
@@ -21,6 +22,7 @@ from labelwise.kernels.similarity import Similarity
 from labelwise.kernels.subset import Subset
 
 __all__ = [
+    "Agglomeration",
     "Chosen",
     "Clusters",
     "Concatenated",
@@ -39,6 +41,7 @@ __all__ = [
     "Similarity",
     "SparseSimilarity",
     "Subset",
+    "agglomerate",
     "derive",
     "farthest_first",
     "fast_mm",
@@ -54,4 +57,5 @@ __all__ = [
     "numpy_stream",
     "partitioned",
     "torch_stream",
+    "typical_distance",
 ]
