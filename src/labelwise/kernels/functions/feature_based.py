@@ -22,11 +22,11 @@ from labelwise.kernels.rows import Rows
 
 Concave = Literal["sqrt", "log1p", "power"]
 
-_BLOCK_NUMBERS = 1 << 19  # float64 numbers of a block, a few times the second-level cache
+_BLOCK_NUMBERS = 1 << 16  # float64 numbers of a block: half of the second-level cache
 
 
 def concave_function(kind: Concave, exponent: float | None = None) -> Callable[[Tensor], Tensor]:
-    """psi: the square root, log(1 + x), or x to a power in (0, 1]; psi(0) = 0.
+    """psi: the square root, log(1 + x), or x to a power in (0, 1], computed in place.
 
     Raises:
         InputError: an unknown kind, or an exponent that is missing, needless or out of range.
@@ -44,15 +44,15 @@ def concave_function(kind: Concave, exponent: float | None = None) -> Callable[[
         if not 0 < exponent <= 1:
             raise InputError(f"exponent must be in (0, 1], got {exponent}")
         power = float(exponent)
-        return lambda x: x.pow(power)
-    return torch.sqrt if kind == "sqrt" else torch.log1p
+        return lambda x: x.pow_(power)
+    return torch.sqrt_ if kind == "sqrt" else torch.log1p_
 
 
 class Gathered(SetFunction):
     """``sum_f w_f psi(sum_{j in A} x_jf) + sum_{j in A} m_j`` for rows x_j >= 0 and m_j >= 0.
 
     Args:
-        psi: concave, 0 at 0, elementwise on float64.
+        psi: concave, 0 at 0, elementwise on float64, in place.
         weights: (F,) float64 w, on the device where gains are computed.
     """
 
@@ -60,7 +60,7 @@ class Gathered(SetFunction):
         super().__init__()
         self._psi, self._weights = psi, weights
         self._sum = torch.zeros_like(weights)
-        self._now = torch.zeros_like(weights)  # w_f psi of the sums: what A is worth
+        self._now = torch.zeros_like(weights)  # psi of the sums
 
     @property
     def device(self) -> torch.device:
@@ -69,11 +69,11 @@ class Gathered(SetFunction):
 
     def _row(self, row: int) -> Tensor:
         """The features of one row, (F,) float64."""
-        return next(self._blocks(torch.tensor([row])))[0]
+        return next(self._blocks(torch.tensor([row])))[0].double()
 
     @abstractmethod
     def _blocks(self, rows: Tensor | None) -> Iterator[Tensor]:
-        """The features of some rows, or of all, in order, (n, F) float64 at a time."""
+        """The features of some rows, or of all, in order, (n, F) of any type at a time."""
 
     def _modular(self, rows: Tensor | None) -> Tensor | float:
         """What each row adds on its own."""
@@ -86,13 +86,13 @@ class Gathered(SetFunction):
         found = [torch.zeros(0, dtype=torch.float64, device=self.device)]
         for x in self._blocks(rows):
             # A difference for each feature: sums that are large and alike would cancel.
-            worth = self._psi(x + self._sum).mul_(self._weights).sub_(self._now)
-            found.append(worth.sum(1))
+            worth = self._psi(x + self._sum).sub_(self._now)
+            found.append(worth @ self._weights)
         return (torch.cat(found) + self._modular(rows)).cpu()
 
     def _add(self, row: int) -> None:
         self._sum = self._sum + self._row(row)
-        self._now = self._weights * self._psi(self._sum)
+        self._now = self._psi(self._sum.clone())
 
 
 class FeatureBased(Gathered):
@@ -113,7 +113,8 @@ class FeatureBased(Gathered):
         InputError: a feature that is negative or not finite (the message names its row),
             weights that do not fit, or a concave function that is not known.
 
-    Memory: a block of rows and a few numbers a feature.
+    Memory: a block of rows and a few numbers a feature. ``submodlib`` scales every feature to
+    [0, 1] first, without saying so; ``apricot`` does not, and picks as this does.
 
     >>> from labelwise.kernels.greedy import greedy
     >>> x = [[4.0, 0.0], [3.0, 0.0], [0.0, 1.0]]
@@ -161,10 +162,10 @@ class FeatureBased(Gathered):
     def _blocks(self, rows: Tensor | None) -> Iterator[Tensor]:
         if rows is None:
             for _, block in self._rows.blocks(self._step):
-                yield block.to(self.device).double()
+                yield block.to(self.device)
             return
         for part in rows.split(self._step):
-            yield self._rows.take(part).to(self.device).double()
+            yield self._rows.take(part).to(self.device)
 
     def bytes_needed(self, n: int) -> int:
         """A few blocks and vectors."""

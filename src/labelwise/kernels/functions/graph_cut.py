@@ -104,7 +104,8 @@ class GraphCutMI(Pairwise):
     Args:
         similarity: N points.
         query: Q, points to be like, from ``geometry.points`` or ``take``.
-        lam: scales the value, picks do not depend on it; > 0.
+        lam: scales the value, picks do not depend on it; > 0. ``submodlib``'s function has no
+            such knob and is this one at 1/2.
         covered, memory: as for `GraphCut`.
 
     Raises:

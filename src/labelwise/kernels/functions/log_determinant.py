@@ -25,6 +25,7 @@ from labelwise.kernels.geometry import Points
 from labelwise.kernels.similarity import Similarity
 
 _CHUNK = 1 << 21  # similarities computed at once
+_GATHER = 16  # what reading a row on its own costs, in similarities
 _TRUSTED = 1e-2  # smaller regularizers, relative to the diagonal, keep V in float64
 
 
@@ -66,6 +67,8 @@ class _LogDet(SetFunction):
         self._fill = torch.full((len(similarity),), -1, device=similarity.device)
         self._picks: Points | None = None
         self._count = 0
+        self._level = -1  # picks that all rows are conditioned on
+        self._asked = 0  # similarities computed for rows on their own since then
         self.rounding = self._entry_error() / max(lam / self._largest, 1e-3)
 
     def __len__(self) -> int:
@@ -149,26 +152,37 @@ class _LogDet(SetFunction):
         """Condition rows on all picks: only what is missing is computed."""
         behind = self._count - self._fill[rows]
         rows, behind = rows[behind > 0], behind[behind > 0]
-        if 2 * len(rows) >= len(self):
+        if not len(rows):
+            return
+        # A row on its own costs a gathered read; all together are a stream and a product. So
+        # once what was asked for one by one has cost as much, everything is brought up to date.
+        self._asked += int(behind.sum()) + _GATHER * len(rows)
+        every = len(self) * (self._count - self._level + _GATHER) // 2
+        if 2 * len(rows) >= len(self) or (self._level < self._count and self._asked > every):
+            self._asked, self._level = 0, self._count
             for start, block in self.similarity.blocks():
                 mine = self._fill[start : start + len(block)]
                 if bool((mine == mine[0]).all()):
                     if int(mine[0]) < self._count:
                         self._condition(slice(start, start + len(block)), block)
                 else:
-                    self._by_age(start + (mine < self._count).nonzero()[:, 0])
-        elif len(rows):
+                    self._by_age(start + (mine < self._count).nonzero()[:, 0], (start, block))
+        else:
             self._by_age(rows)
 
-    def _by_age(self, rows: Tensor) -> None:
-        """Rows in groups that are behind by about as many picks."""
+    def _by_age(self, rows: Tensor, within: tuple[int, Points] | None = None) -> None:
+        """Rows in groups that are behind by about as many picks; perhaps all of one block."""
         behind = self._count - self._fill[rows]
         age = torch.where(self._fill[rows] < 0, 64, behind.double().log2().floor())
         for value in age.unique():
             group = rows[age == value]
             most = int(behind[age == value].max()) + max(f.given for f in self._factors)
             for part in group.split(max(1, _CHUNK // most)):
-                self._condition(part, self.similarity.take(part.cpu()))
+                if within is None:
+                    points = self.similarity.take(part.cpu())
+                else:
+                    points = within[1][part - within[0]]
+                self._condition(part, points)
 
     def _condition(self, rows: Tensor | slice, points: Points) -> None:
         fill = self._fill[rows]
