@@ -11,7 +11,7 @@ from torch import Tensor
 from labelwise.errors import InputError, nearest
 from labelwise.kernels.geometry import Geometry, Points
 
-Kind = Literal["dot", "cosine", "cosine01", "rbf", "top_hat", "distance", "complement"]
+Kind = Literal["dot", "cosine", "cosine01", "rbf", "top_hat", "distance", "complement", "given"]
 
 
 class Similarity:
@@ -41,7 +41,7 @@ class Similarity:
     def __init__(
         self, geometry: Geometry, kind: Kind = "cosine01", *, width: float | None = None
     ) -> None:
-        kinds = get_args(Kind)
+        kinds = [name for name in get_args(Kind) if name != "given"]  # those of points
         if kind not in kinds:
             raise InputError(f"similarity must be known, got {kind!r}; {nearest(kind, kinds)}")
         if (width is not None) != (kind in ("rbf", "top_hat", "complement")):
@@ -67,30 +67,53 @@ class Similarity:
         """Where similarities are computed."""
         return self.geometry.device
 
+    @property
+    def point_bytes(self) -> int:
+        """About how many bytes a point takes when it is taken."""
+        return 4 * sum(self.geometry.widths) + 8
+
     def take(self, rows: Tensor) -> Points:
         """The points of some rows, to ask about."""
         return self.geometry.take(rows)
+
+    def block(self, start: int, stop: int) -> Points:
+        """Points ``start`` to ``stop`` (exclusive), by reference where they are in memory."""
+        return self.geometry.block(start, stop)
 
     def blocks(self) -> Iterator[tuple[int, Points]]:
         """All points in order; a block is good until the next one is asked for."""
         return self.geometry.blocks()
 
-    def between(self, some: Points, others: Points) -> Tensor:
-        """Similarities of every pair, (len(some), len(others)) float32, newly allocated."""
+    def between(
+        self,
+        some: Points,
+        others: Points,
+        rows: Tensor | None = None,
+        other_rows: Tensor | None = None,
+    ) -> Tensor:
+        """Similarities of every pair, (len(some), len(others)) float32, newly allocated.
+
+        Args:
+            some, others: points to compare.
+            rows, other_rows: their row numbers, (len(some),) and (len(others),) int64. Where
+                both are given, ``top_hat`` decides pairs too close to ``width`` for single
+                precision in float64.
+        """
         if self.kind == "dot":
             return self.geometry.inner(some, others)
-        if self.kind in ("cosine", "cosine01"):
-            cosine = self._cosine(some, others)
-            return cosine if self.kind == "cosine" else cosine.add_(1).mul_(0.5)
+        if self.kind == "cosine":
+            return self._cosine(some, others, 1.0).clamp_(-1, 1)
+        if self.kind == "cosine01":
+            return self._cosine(some, others, 0.5).add_(0.5).clamp_(0, 1)
         squared = self.geometry.offsets(some, others).add_(some.norms.float()[:, None])
+        if self.kind == "top_hat":
+            return self._inside(squared, some, others, rows, other_rows)
         squared.clamp_(min=0)
         if self.width is None:
             return squared.sqrt_()
         if self.kind == "rbf":
             return squared.mul_(-0.5 / self.width**2).exp_()
-        if self.kind == "complement":
-            return squared.sqrt_().neg_().add_(self.width)
-        return (squared < self.width**2).float()
+        return squared.sqrt_().neg_().add_(self.width)
 
     def own(self, rows: Tensor) -> Tensor:
         """Similarity of each row to itself, (n,) float64."""
@@ -102,14 +125,56 @@ class Similarity:
         value = {"rbf": 1.0, "top_hat": 1.0, "distance": 0.0, "complement": self.width or 0.0}
         return torch.full((len(rows),), value[self.kind], dtype=torch.float64, device=self.device)
 
-    def _cosine(self, some: Points, others: Points) -> Tensor:
+    def pairs(self, rows: Tensor, others: Tensor) -> Tensor:
+        """Similarities of P pairs of rows, (P,) float64 computed in float64."""
+        if self.kind in ("dot", "cosine", "cosine01"):
+            x, y = self.geometry.true_norms(rows), self.geometry.true_norms(others)
+            dot = (x + y - self.geometry.exact(rows, others)) / 2
+            if self.kind == "dot":
+                return dot
+            scale = (x * y).sqrt()
+            cosine = torch.where(scale > 0, dot / scale, 0).clamp_(-1, 1)
+            return cosine if self.kind == "cosine" else (1 + cosine) / 2
+        squared = self.geometry.exact(rows, others)
+        if self.width is None:
+            return squared.sqrt()
+        if self.kind == "rbf":
+            return (squared * (-0.5 / self.width**2)).exp()
+        if self.kind == "complement":
+            return self.width - squared.sqrt()
+        return (squared < max(self.width * self.width, 5e-324)).double()
+
+    def _cosine(self, some: Points, others: Points, scale: float) -> Tensor:
+        """Cosines, scaled."""
         if self.geometry.directions:
             # Points of length one, shifted perhaps: the angle follows from their distance.
-            squared = self.geometry.offsets(some, others).add_(some.norms.float()[:, None])
-            return squared.mul_(-0.5).add_(1).clamp_(-1, 1)
+            offsets = self.geometry.offsets(some, others).mul_(-scale / 2)
+            return offsets.add_((scale - (scale / 2) * some.norms).float()[:, None])
         inner = self.geometry.inner(some, others)
-        inner.mul_(_inverse_length(some)[:, None]).mul_(_inverse_length(others))
-        return inner.clamp_(-1, 1)
+        inner.mul_((scale * _inverse_length(some))[:, None]).mul_(_inverse_length(others))
+        return inner
+
+    def _inside(
+        self,
+        squared: Tensor,
+        some: Points,
+        others: Points,
+        rows: Tensor | None,
+        other_rows: Tensor | None,
+    ) -> Tensor:
+        """1 where the distance is less than the width, from computed squared distances."""
+        assert self.width is not None
+        limit = max(self.width * self.width, 5e-324)  # a row is inside its own ball, always
+        inside = (squared < limit).float()
+        if rows is None or other_rows is None or not len(some) or not len(others):
+            return inside
+        slack = 2 * self.geometry.error * (some.norms[:, None] + others.norms.amax()).float()
+        unsure = squared.sub_(limit).abs_() <= slack
+        i, j = unsure.nonzero(as_tuple=True)
+        if len(i):
+            apart = self.geometry.exact(rows[i.cpu()], other_rows[j.cpu()])
+            inside[i, j] = (apart < limit).to(inside)
+        return inside
 
 
 def _inverse_length(points: Points) -> Tensor:

@@ -2,6 +2,13 @@
 
 from labelwise.kernels.functions.base import SetFunction
 from labelwise.kernels.functions.concave_over_modular import ConcaveOverModular
+from labelwise.kernels.functions.facility_location import (
+    FacilityLocation,
+    FacilityLocationCG,
+    FacilityLocationCMI,
+    FacilityLocationQMI,
+    FacilityLocationVMI,
+)
 from labelwise.kernels.functions.feature_based import FeatureBased
 from labelwise.kernels.functions.graph_cut import DisparitySum, GraphCut, GraphCutCG, GraphCutMI
 from labelwise.kernels.functions.log_determinant import (
@@ -10,10 +17,16 @@ from labelwise.kernels.functions.log_determinant import (
     LogDeterminantCMI,
     LogDeterminantMI,
 )
+from labelwise.kernels.functions.saturated_coverage import SaturatedCoverage
 
 __all__ = [
     "ConcaveOverModular",
     "DisparitySum",
+    "FacilityLocation",
+    "FacilityLocationCG",
+    "FacilityLocationCMI",
+    "FacilityLocationQMI",
+    "FacilityLocationVMI",
     "FeatureBased",
     "GraphCut",
     "GraphCutCG",
@@ -22,5 +35,6 @@ __all__ = [
     "LogDeterminantCG",
     "LogDeterminantCMI",
     "LogDeterminantMI",
+    "SaturatedCoverage",
     "SetFunction",
 ]
