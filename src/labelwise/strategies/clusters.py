@@ -25,8 +25,8 @@ def cluster(
         rows: (N, D).
         k: how many clusters, at most the number of rows clustered.
         generator: randomness, by item of the pool.
-        candidates: (M,) int64, the rows to cluster, ascending. A copy of them is held unless
-            they are all.
+        candidates: (M,) int64, the rows to cluster, ascending. A copy of them is held where
+            it is small (256 MB) and they are not all.
         iterations: see `labelwise.kernels.kmeans`.
         minibatch: the same; only for the whole pool.
 
@@ -37,11 +37,11 @@ def cluster(
     geometry = Euclidean(rows)
     if candidates is None or len(candidates) == len(rows):
         return kmeans(geometry, k, generator=stream, iterations=iterations, minibatch=minibatch)
-    # The kernel knows rows by their position; started here, draws still belong to pool items.
     seeds = kmeans_plus_plus(geometry, k, generator=stream, candidates=candidates).rows
     start = as_float(rows.take(seeds)).float()
-    some = Rows(rows.take(candidates), rows.name)
-    return kmeans(some, k, generator=stream, iterations=iterations, init=start)
+    return kmeans(
+        geometry, k, generator=stream, iterations=iterations, init=start, candidates=candidates
+    )
 
 
 def unit_rows(rows: Rows) -> Rows:

@@ -32,7 +32,8 @@ def kmeans(
     member, and so on, until there are n.
 
     Args:
-        embeddings: (N, D). Holds a copy of the candidates' rows unless all are candidates.
+        embeddings: (N, D). Holds a copy of the candidates' rows where that is small (256 MB)
+            and not all are candidates.
         iterations: at most so many of Lloyd's steps.
 
     Returns:
@@ -44,10 +45,5 @@ def kmeans(
     nearness = torch.full((len(points),), -torch.inf, dtype=torch.float64)
     groups = torch.zeros(len(points), dtype=torch.int64)
     groups[rows] = found.assignment.cpu()
-    centers = found.centers.double()
-    for part in rows.split(points.block_size()):
-        # From differences: the kernel's own distances may be rounded by more than what tells
-        # two members apart.
-        gap = points.take(part).double() - centers[groups[part].to(centers.device)]
-        nearness[part] = -gap.square().sum(1).cpu()
+    nearness[rows] = -found.squared_distances.cpu()
     return round_robin(nearness, groups, n=n, candidates=candidates, generator=generator)
