@@ -6,10 +6,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from labelwise.engine.shard import Shard
 from labelwise.errors import InputError
+from labelwise.kernels.bounds import Fence
 from labelwise.kernels.centers import FloatArray, IntArray
+from labelwise.kernels.columns import largest
 from labelwise.kernels.geometry import Geometry
 from labelwise.kernels.similarity import Similarity
 from labelwise.kernels.sums import LinearSums, Total
@@ -21,31 +23,48 @@ class GainsHere:
     """A shard's part: the gains of its rows, in float64.
 
     Args:
-        geometry: the shard's rows.
+        shard: the rows.
         kind: the similarity.
-        lam: what redundancy counts for.
-        total: the sum of the whole pool.
-        allowed: (rows,) which rows may be picked.
     """
 
-    def __init__(
-        self, geometry: Geometry, kind: Linear, lam: float, total: Total, allowed: Tensor
-    ) -> None:
-        self._sums = linear_sums(geometry, kind)
+    def __init__(self, shard: Shard, kind: Linear) -> None:
+        self._geometry, self._start, self._kind = shard.geometry, shard.start, kind
+        self._sums = linear_sums(shard.geometry, kind)
+
+    def total(self) -> Total:
+        """The sum of the points here, as the similarity needs it."""
+        return self._sums.total()
+
+    def scale(self) -> float:
+        """A bound on the similarities of points here."""
+        return largest(Similarity(self._geometry, self._kind))
+
+    def begin(self, lam: float, total: Total, fence: Fence) -> None:
+        """Forget all picks.
+
+        Args:
+            lam: what redundancy counts for.
+            total: the sum of the whole pool.
+            fence: the rows that may be picked.
+        """
         self._lam = lam
         self._base = self._sums.values(total) - lam * self._sums.own()
-        self._allowed = allowed
+        stop = self._start + len(self._geometry)
+        self._allowed = torch.from_numpy(fence.mask(self._start, stop))
         self._gains = self._base
 
-    def front(self, size: int, picks: Total, picked: Tensor) -> tuple[IntArray, FloatArray, float]:
+    def front(
+        self, size: int, picks: Total, picked: IntArray
+    ) -> tuple[IntArray, FloatArray, float]:
         """The rows of largest gain given some picks, their gains, and the largest gain left out.
 
         Args:
             size: how many rows.
             picks: the sum of all picks so far.
-            picked: those of them that lie here.
+            picked: their rows.
         """
-        self._allowed[picked] = False
+        here = picked - self._start
+        self._allowed[torch.from_numpy(here[(here >= 0) & (here < len(self._geometry))])] = False
         gains = self._base + self._sums.values(picks.times(-2 * self._lam))
         gains[~self._allowed.to(gains.device)] = -torch.inf
         self._gains = gains
@@ -54,12 +73,12 @@ class GainsHere:
         found: FloatArray = gains.cpu().numpy()[order]
         rest = float(found[size]) if len(found) > size else -np.inf
         live = found[:size] > -np.inf
-        return order[:size][live], found[:size][live], rest
+        return order[:size][live] + self._start, found[:size][live], rest
 
     def lowest(self, least: float) -> int | None:
         """The lowest row with a gain, as of the last `front`, of at least so much."""
         rows = (self._gains >= least).nonzero()[:, 0]
-        return int(rows[0]) if len(rows) else None
+        return int(rows[0]) + self._start if len(rows) else None
 
 
 def linear_sums(geometry: Geometry, kind: Linear) -> LinearSums:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from labelwise.engine.crew import Call
-from labelwise.engine.gains import Linear, linear_sums
+from labelwise.engine.gains import GainsHere, Linear, linear_sums
 from labelwise.engine.shards import Shards
 from labelwise.errors import InputError, nearest
 from labelwise.kernels import Chosen, Progress, Similarity
@@ -102,19 +102,19 @@ class _Run:
     def __init__(self, shards: Shards, kind: Linear, lam: float, fence: Fence, line: int) -> None:
         self._line = line
         self._shards, self._kind, self._lam = shards, kind, lam
-        shards.occupy(self._memoir)
-        parts: list[Total] = shards.crew.ask_all("graph_total", kind)
+        role: list[Call] = [("take_on", (GainsHere, kind))]
+        shards.occupy(lambda shard: role)
+        shards.crew.tell_all("take_on", GainsHere, kind)
+        parts: list[Total] = shards.crew.ask_all("act", "total")
         total = parts[0]
         for part in parts[1:]:
             total = total.plus(part)
-        self._begin = (kind, lam, total, fence)
+        self._begin: Call = ("act", ("begin", lam, total, fence))
         self._picks = total.times(0.0)
         self._rows: IntArray = np.zeros(0, dtype=np.int64)
-        self._scale = max(shards.crew.ask_all("graph_scale", kind))
-        shards.crew.tell_all("graph_begin", *self._begin)
-
-    def _memoir(self, _: int) -> list[Call]:
-        return [("graph_begin", self._begin)] if hasattr(self, "_begin") else []
+        self._scale = max(shards.crew.ask_all("act", "scale"))
+        shards.crew.tell_all(self._begin[0], *self._begin[1])
+        shards.occupy(lambda shard: [*role, self._begin])
 
     def picked(self, rows: IntArray) -> None:
         """Count some rows as picked."""
@@ -126,7 +126,7 @@ class _Run:
     def round(self, most: int) -> tuple[IntArray, FloatArray]:
         """At least one more pick and its gain, and as many as are certain."""
         crew = self._shards.crew
-        parts = crew.ask_all("graph_front", self._line, self._picks, self._rows)
+        parts = crew.ask_all("act", "front", self._line, self._picks, self._rows)
         rows = np.concatenate([part[0] for part in parts])
         gains = np.concatenate([part[1] for part in parts])
         order = np.lexsort((rows, -gains))
@@ -155,7 +155,7 @@ class _Run:
         self, least: float, rows: IntArray, gains: FloatArray
     ) -> tuple[IntArray, FloatArray]:
         """The lowest of many rows whose gains are equal."""
-        found = self._shards.crew.ask_all("graph_lowest", least)
+        found = self._shards.crew.ask_all("act", "lowest", least)
         row = min(row for row in found if row is not None)
         at = np.flatnonzero(rows == row)
         return np.array([row]), gains[at] if len(at) else np.array([gains.max()])

@@ -72,6 +72,11 @@ class Column:
         )
 
 
+def as_rows(name: str, source: Any) -> Rows:
+    """What the user passed, as rows."""
+    return source if isinstance(source, Rows) else Rows(source, name)
+
+
 def column(name: str, source: Any) -> Column:
     """An array of the pool from what the user passed.
 
@@ -84,7 +89,7 @@ def column(name: str, source: Any) -> Column:
     """
     listed = isinstance(source, Sequence) and source and isinstance(source[0], str | Path)
     given = source if listed and not isinstance(source, str) else [source]
-    pieces = tuple(piece if isinstance(piece, Rows) else Rows(piece, name) for piece in given)
+    pieces = tuple(as_rows(name, piece) for piece in given)
     for piece in pieces:
         file = piece.file
         if file is None and piece.is_file:

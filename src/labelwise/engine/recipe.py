@@ -11,6 +11,7 @@ from torch import Tensor
 
 from labelwise.errors import InputError, nearest
 from labelwise.kernels import Cosine, Euclidean, Geometry, GradientEmbedding
+from labelwise.kernels.geometry import HOLD_BYTES
 from labelwise.kernels.rows import Rows
 
 Kind = Literal["euclidean", "cosine", "gradient"]
@@ -55,7 +56,12 @@ class Recipe:
             )
         return self.columns[:count]
 
-    def build(self, arrays: Sequence[Rows | Tensor], device: str | None = None) -> Geometry:
+    def build(
+        self,
+        arrays: Sequence[Rows | Tensor],
+        device: str | torch.device | None = None,
+        hold: int = HOLD_BYTES,
+    ) -> Geometry:
         """The geometry of some rows, computed where they are or on a device."""
         if self.kind == "gradient":
             probs, embeddings, *rest = arrays
@@ -64,9 +70,9 @@ class Recipe:
                 labels = labels.tensor()
             if labels is not None:
                 labels = labels.to(torch.int64)
-            return GradientEmbedding(probs, embeddings, self.bias, labels, device)
+            return GradientEmbedding(probs, embeddings, self.bias, labels, device, hold)
         kind = Cosine if self.kind == "cosine" else Euclidean
-        return kind(arrays[0], device, shift=self.shift)
+        return kind(arrays[0], device, shift=self.shift, hold=hold)
 
     def decided(self, sample: Sequence[Tensor]) -> Recipe:
         """The recipe with the origin that a sample of rows gives it, for all shards alike."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from labelwise.engine.carried import Carried, Factors
-from labelwise.engine.gains import GainsHere, Linear, linear_sums
 from labelwise.engine.parts import Source, narrow, open_part
 from labelwise.engine.recipe import Recipe
 from labelwise.kernels.bounds import Fence, Front, PoolBounds, Summary
 from labelwise.kernels.centers import FloatArray, IntArray
-from labelwise.kernels.columns import largest
 from labelwise.kernels.geometry import Geometry
 from labelwise.kernels.noise import Generator
-from labelwise.kernels.similarity import Similarity
-from labelwise.kernels.sums import Total
 
 BoolArray = NDArray[np.bool_]
 
@@ -28,6 +25,9 @@ class Shard:
 
     Its state is the rows and the centers it was told of: a shard that is lost is made anew from
     its arguments and told the centers again, and answers as the lost one did.
+
+    Attributes:
+        start: the number of its first row.
 
     Args:
         recipe: what geometry the rows make.
@@ -39,7 +39,7 @@ class Shard:
     def __init__(
         self, recipe: Recipe, sources: list[Source], start: int, device: str | None = None
     ) -> None:
-        self._recipe, self._start, self._device = recipe, start, device
+        self._recipe, self.start, self._device = recipe, start, device
         self._arrays = [
             open_part(source, name, start) for source, name in zip(sources, recipe.columns)
         ]
@@ -47,7 +47,7 @@ class Shard:
         self._bounds: PoolBounds | None = None
         self._centers: Carried | None = None
         self._to_mean: FloatArray = np.zeros(0)
-        self._gains: GainsHere | None = None
+        self._role: Any = None
 
     def ready(self) -> int:
         """How many rows there are: the answer says that they can be read."""
@@ -55,7 +55,7 @@ class Shard:
 
     def stored(self, rows: IntArray) -> tuple[NDArray[Any], ...]:
         """Some rows as they are stored."""
-        here = torch.from_numpy(rows - self._start)
+        here = torch.from_numpy(rows - self.start)
         return tuple(array.take(here).cpu().numpy() for array in self._arrays)
 
     def place(self, recipe: Recipe) -> None:
@@ -72,13 +72,13 @@ class Shard:
 
     def factors(self, rows: IntArray) -> Factors:
         """What the true distances of some rows are computed from."""
-        factors = self.geometry.double(torch.from_numpy(rows - self._start))
+        factors = self.geometry.double(torch.from_numpy(rows - self.start))
         return tuple(narrow(factor) for factor in factors)
 
     def begin(self, fence: Fence, capacity: int) -> None:
         """Forget all centers; from now on these rows may be picked."""
-        stop = self._start + len(self.geometry)
-        self._bounds = PoolBounds(self.geometry, fence.mask(self._start, stop))
+        stop = self.start + len(self.geometry)
+        self._bounds = PoolBounds(self.geometry, fence.mask(self.start, stop))
         self._centers = Carried(self.geometry, capacity)
 
     @property
@@ -100,20 +100,20 @@ class Shard:
 
     def exclude(self, rows: IntArray) -> None:
         """These rows may not be picked any more."""
-        self.bounds.exclude(rows - self._start)
+        self.bounds.exclude(rows - self.start)
 
     def front(self, size: int) -> Front:
         """The rows with the largest bounds."""
         front = self.bounds.front(size)
-        return front._replace(rows=front.rows + self._start, rest_row=front.rest_row + self._start)
+        return front._replace(rows=front.rows + self.start, rest_row=front.rest_row + self.start)
 
     def read(self, rows: IntArray) -> tuple[FloatArray, BoolArray]:
         """Bounds of some rows, and whether they are exact."""
-        return self.bounds.read(rows - self._start)
+        return self.bounds.read(rows - self.start)
 
     def write(self, rows: IntArray, upper: FloatArray, exact: BoolArray) -> None:
         """Better bounds of some rows."""
-        self.bounds.write(rows - self._start, upper, exact)
+        self.bounds.write(rows - self.start, upper, exact)
 
     def summary(self) -> Summary:
         """What the bounds amount to."""
@@ -145,7 +145,7 @@ class Shard:
         if len(self._to_mean) != len(rows):  # this shard is younger than the first question
             self.least_to_mean(mean)
         near = rows[self._to_mean <= within]
-        return int(near[0]) + self._start if len(near) else None
+        return int(near[0]) + self.start if len(near) else None
 
     def longest(self) -> tuple[float, int] | None:
         """The largest squared norm among rows to be picked, and its row."""
@@ -153,12 +153,12 @@ class Shard:
         if not len(rows):
             return None
         row = self.geometry.largest(torch.from_numpy(rows))
-        return float(self.geometry.true_norms(torch.tensor([row]))[0]), row + self._start
+        return float(self.geometry.true_norms(torch.tensor([row]))[0]), row + self.start
 
     def by_noise(self, generator: Generator, count: int) -> tuple[FloatArray, IntArray]:
         """The smallest uniform numbers among rows to be picked, and their rows."""
         rows = self.bounds.by_noise(generator, count)
-        return generator.uniform(rows), rows + self._start
+        return generator.uniform(rows), rows + self.start
 
     def gain_bounds(self, factors: Factors) -> tuple[FloatArray, FloatArray]:
         """How much each of some points would lower the sum of distances here: low, high."""
@@ -173,38 +173,13 @@ class Shard:
         trials.receive(factors)
         return trials
 
-    def graph_total(self, kind: Linear) -> Total:
-        """The sum of the points here, as a linear similarity needs it."""
-        return linear_sums(self.geometry, kind).total()
+    def take_on(self, role: Callable[..., Any], *args: Any) -> None:
+        """Have a part in a selection of another kind; ``role`` is given this shard first."""
+        self._role = role(self, *args)
 
-    def graph_scale(self, kind: Linear) -> float:
-        """A bound on similarities of the points here."""
-        return largest(Similarity(self.geometry, kind))
-
-    def graph_begin(self, kind: Linear, lam: float, total: Total, fence: Fence) -> None:
-        """Forget all picks; from now on these rows may be picked, by graph cut."""
-        allowed = fence.mask(self._start, self._start + len(self.geometry))
-        self._gains = GainsHere(self.geometry, kind, lam, total, torch.from_numpy(allowed))
-
-    def graph_front(
-        self, size: int, picks: Total, picked: IntArray
-    ) -> tuple[IntArray, FloatArray, float]:
-        """The rows of largest gain, their gains, and the largest gain left out."""
-        here = picked - self._start
-        here = here[(here >= 0) & (here < len(self.geometry))]
-        rows, gains, rest = self.gains.front(size, picks, torch.from_numpy(here))
-        return rows + self._start, gains, rest
-
-    def graph_lowest(self, least: float) -> int | None:
-        """The lowest row with at least such a gain."""
-        row = self.gains.lowest(least)
-        return None if row is None else row + self._start
-
-    @property
-    def gains(self) -> GainsHere:
-        """The gains of the rows here."""
-        assert self._gains is not None
-        return self._gains
+    def act(self, method: str, *args: Any) -> Any:
+        """Ask the part that was taken on."""
+        return getattr(self._role, method)(*args)
 
     def _allowed(self) -> IntArray:
         return np.flatnonzero(self.bounds.upper > -np.inf)

@@ -89,6 +89,10 @@ class Shards(Distributed):
         """One selection at a time: from now on a shard made anew has to be told this."""
         self._told = told
 
+    def portable(self, rows: IntArray) -> tuple[Recipe, list[NDArray[Any]]]:
+        """Some rows as they are stored, and how to make a geometry of them anywhere."""
+        return self._recipe, self.gather("stored", rows)
+
     def gathered(self, rows: IntArray) -> Geometry:
         """Some rows as a geometry of their own, here."""
         return self._recipe.build(self._stored(rows))
