@@ -21,9 +21,11 @@ from torch import Tensor
 from labelwise.kernels.gemm import DOUBLE_ROUNDOFF, linear
 from labelwise.kernels.geometry import Geometry, Points, squared_norms
 
-_GROUP = 32
+_GROUPS = (32, 24, 16)
+"""How many products a group has: whichever needs least padding. Speed alone depends on it."""
+
 _PRODUCTS = 1 << 20
-_DOUBLES = 1 << 17
+_DOUBLES = 1 << 16
 _FEW = 0.75
 """The share of centers that moved below which points are compared with those alone."""
 
@@ -72,7 +74,7 @@ class Centers:
 
     def apart(self, x: Tensor, member: Tensor) -> Tensor:
         """Squared distances of points in float64 to their centers, (n,), from differences."""
-        return (x - self.centers[member]).square_().sum(1)
+        return self.centers[member].sub_(x).square_().sum(1)
 
     def nearest(self, rows: Tensor, points: Points) -> Nearest:
         """The nearest center of some points, the lowest on a tie.
@@ -116,7 +118,9 @@ class _Columns:
     """Some centers, ready to be multiplied."""
 
     def __init__(self, centers: Tensor, ids: Tensor, copies: Tensor) -> None:
-        self._group = min(len(ids), _GROUP)
+        self._group = min(_GROUPS, key=lambda size: -len(ids) % size)
+        if len(ids) <= max(_GROUPS):
+            self._group = len(ids)
         padding = -len(ids) % self._group
         single = torch.cat([centers.float(), centers.new_zeros(padding, centers.shape[1]).float()])
         norms = squared_norms(single)

@@ -26,7 +26,7 @@ from labelwise.kernels.subset import Subset
 PATIENCE = 10
 """Minibatches without progress after which k-means stops."""
 
-_PAIRS = 1 << 17
+_PAIRS = 1 << 16
 _GATHERED = 1 << 22
 
 
@@ -171,15 +171,19 @@ class _Sums:
         self._scale = 2.0 ** min(bits, 1000)
         self._sums = torch.zeros(k, width, dtype=torch.int64, device=device)
         self.counts = torch.zeros(k, dtype=torch.int64, device=device)
+        # Buffers: fresh memory would cost more than the sums.
+        shape = (max(1, _PAIRS // width), width)
+        self._scaled = torch.empty(shape, dtype=torch.float64, device=device)
+        self._units = torch.empty(shape, dtype=torch.int64, device=device)
 
     def change(self, points: Points, member: Tensor, before: Tensor) -> None:
         """Points become members of clusters; before they were of others, or of none (-1)."""
         (x,) = points.factors
         fresh = len(before) > 0 and int(before[0]) < 0
-        step = max(1, _PAIRS // x.shape[1])
-        for i in range(0, len(x), step):
-            part = slice(i, i + step)
-            units = x[part].double().mul_(self._scale).round_().long()
+        for i in range(0, len(x), len(self._units)):
+            part = slice(i, i + len(self._units))
+            scaled = self._scaled[: len(x[part])].copy_(x[part])
+            units = self._units[: len(scaled)].copy_(scaled.mul_(self._scale).round_())
             self._sums.index_add_(0, member[part], units)
             if not fresh:
                 self._sums.index_add_(0, before[part], units, alpha=-1)
