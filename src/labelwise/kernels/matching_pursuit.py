@@ -22,7 +22,7 @@ Refit = Literal["nonnegative", "signed"]
 
 _AHEAD = 64  # columns held beyond those of the picks
 _FEW = 1024
-_CLOSE = 4096
+_CLOSE = 1024
 _VECTORS = 40
 
 
@@ -94,7 +94,8 @@ class Residual(SetFunction):
         self._fit = NonNegativeFit(lam, signed=refit == "signed")
         self._final = NonNegativeFit(lam) if refit == "signed" else self._fit
         self._left = self.target
-        self._base: Tensor | None = None
+        self._base: Tensor | None = None  # (N,) float64 gains at the weights `_since`
+        self._since = torch.zeros(0, dtype=torch.float64)
         self._columns: Columns | None = None
         self._kept: Tensor | None = None  # (room, N) inner products with the first picks
         self._count = 0  # how many of the picks' columns are kept
@@ -145,26 +146,34 @@ class Residual(SetFunction):
         if not self._catch_up(rows):
             found = self.linear.values(self._left).cpu()
             return found if rows is None else found[rows.cpu()]
-        weights = self._fit.weights.to(self.device)
-        found = self._base.clone()
-        if self._kept is not None and len(weights):
-            found -= (weights.float() @ self._kept[: len(weights)]).double()
+        found, moved = self._scores(len(self.chosen))
         if rows is not None:
             found = found[rows.to(self.device)]
-        return self._decide(found, rows, float(weights.abs().sum())).cpu()
+        return self._decide(found, rows, moved).cpu()
 
-    def _decide(self, found: Tensor, rows: Tensor | None, weight: float) -> Tensor:
+    def _scores(self, count: int) -> tuple[Tensor, float]:
+        """Gains for the weights of the first picks, in single precision; how far those moved."""
+        assert self._base is not None
+        moved = self._fit.weights[:count].clone()
+        moved[: len(self._since)] -= self._since[:count]
+        if self._kept is None or not count:
+            return self._base.clone(), 0.0
+        change = moved.float().to(self.device) @ self._kept[:count]
+        return self._base - change, float(moved.abs().sum())
+
+    def _decide(self, found: Tensor, rows: Tensor | None, moved: float) -> Tensor:
         """Gains, those that may be the best in float64."""
-        if weight == 0:
+        if moved == 0:
             return found
         bound = found
         if rows is None:
             bound = found.clone()
             bound[torch.tensor(self.chosen)] = -torch.inf
-        close = (bound >= bound.max() - 4 * weight * self._error).nonzero()[:, 0]
+        close = (bound >= bound.max() - 4 * moved * self._error).nonzero()[:, 0]
         if len(close) > _CLOSE:
-            exact = self.linear.values(self._left)
-            return exact if rows is None else exact[rows.to(self.device)]
+            # What is left of the target has become small beside what the weights add up to.
+            self._base, self._since = self.linear.values(self._left), self._fit.weights.clone()
+            return self._base.clone() if rows is None else self._base[rows.to(self.device)]
         where = close if rows is None else rows.to(self.device)[close]
         found[close] = self.linear.values(self._left, where.cpu())
         return found
@@ -191,7 +200,6 @@ class Residual(SetFunction):
 
     def _guess(self, rows: Tensor | None) -> list[int]:
         """Picks whose columns are missing, and rows likely to be picked after them."""
-        assert self._base is not None
         assert self._columns is not None
         missing = self.chosen[self._count :][: self._columns.most]
         left = torch.ones(len(self), dtype=torch.bool)
@@ -199,10 +207,7 @@ class Residual(SetFunction):
         open_rows = left.nonzero()[:, 0] if rows is None else rows
         if len(missing) == self._columns.most or not len(open_rows):
             return missing
-        known = self._fit.weights[: self._count].float().to(self.device)
-        score = self._base.clone()
-        if self._count and self._kept is not None:
-            score -= (known @ self._kept[: self._count]).double()
+        score, _ = self._scores(self._count)
         open_rows = open_rows.to(self.device)
         some, weights = self.similarity.take(torch.tensor(missing)), self._fit.weights
 

@@ -47,8 +47,10 @@ class NonNegativeFit:
         self._right[t] = right
         self._size += 1
         self.weights = torch.cat([self.weights, self.weights.new_zeros(1)])
-        if self._enter(t):
-            self._solve()
+        if self._signed:
+            if self._enter(t):
+                self._solve()
+            return
         for _ in range(3 * self._size):
             if (missing := self._wanted()) is None or not self._enter(missing):
                 break
@@ -64,7 +66,7 @@ class NonNegativeFit:
 
     def _wanted(self) -> int | None:
         """The point not in use whose weight should rise most; None where all is well."""
-        if self._signed or len(self._used) == self._size:
+        if len(self._used) == self._size:
             return None
         inner = self._inner[: self._size, : self._size]
         slope = self._right[: self._size] - inner @ self.weights

@@ -26,7 +26,7 @@ COLUMNS = 512
 _VECTORS = 48  # bytes a row held beside the columns
 _DEFAULT_COLUMN_BYTES = 1 << 30
 _DIRECT = 4096  # rows whose sums are computed on their own rather than from columns
-_CLOSE = 8192  # rows close to the best that are decided in float64, before sums are renewed
+_CLOSE = (1024, 1 / 256)  # rows decided in float64, at least and of all, before all are renewed
 _ADDED = 256
 
 
@@ -166,7 +166,7 @@ class Pairwise(SetFunction):
         if self._total is None or not len(found):
             return found
         close = self._close(found, rows)
-        if len(close) > _CLOSE:
+        if len(close) > max(_CLOSE[0], _CLOSE[1] * len(self)):
             self._renew()
             return self._many(rows)
         where = close if rows is None else rows[close.to(rows.device)]
