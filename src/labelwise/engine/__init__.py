@@ -3,6 +3,7 @@
 Ray is imported when a cluster is asked for, and not before.
 """
 
+from labelwise.engine.embedding import embed
 from labelwise.engine.engines import Engine, OneMachine, OnRay, find_engine
 from labelwise.engine.graph_cut import graph_cut
 from labelwise.engine.greedi import greedi
@@ -17,6 +18,7 @@ __all__ = [
     "OneMachine",
     "RayShards",
     "Shards",
+    "embed",
     "find_engine",
     "graph_cut",
     "greedi",

@@ -109,12 +109,15 @@ class _Run:
         total = parts[0]
         for part in parts[1:]:
             total = total.plus(part)
-        self._begin: Call = ("act", ("begin", lam, total, fence))
+
+        def begin(shard: int) -> Call:
+            return "act", ("begin", lam, total, shards.part(fence, shard))
+
         self._picks = total.times(0.0)
         self._rows: IntArray = np.zeros(0, dtype=np.int64)
         self._scale = max(shards.crew.ask_all("act", "scale"))
-        shards.crew.tell_all(self._begin[0], *self._begin[1])
-        shards.occupy(lambda shard: [*role, self._begin])
+        shards.crew.tell({shard: begin(shard) for shard in range(len(shards.crew))})
+        shards.occupy(lambda shard: [*role, begin(shard)])
 
     def picked(self, rows: IntArray) -> None:
         """Count some rows as picked."""

@@ -150,7 +150,10 @@ def greedi(
     told = [role]
     shards.occupy(lambda shard: told)
     crew.tell_all(*_flat(role))
-    parts: list[IntArray] = crew.ask_all("act", "pick", n, fence)
+    answers = crew.ask(
+        {shard: ("act", ("pick", n, shards.part(fence, shard))) for shard in range(len(crew))}
+    )
+    parts: list[IntArray] = [answers[shard] for shard in range(len(crew))]
     rows = np.concatenate(parts)
     begin: Call = ("act", ("begin", *shards.portable(rows)))
     told.append(begin)

@@ -89,6 +89,10 @@ class Shards(Distributed):
         """One selection at a time: from now on a shard made anew has to be told this."""
         self._told = told
 
+    def part(self, fence: Fence, shard: int) -> Fence:
+        """What a shard has to know of a fence."""
+        return fence.part(*self.cuts[shard : shard + 2].tolist())
+
     def portable(self, rows: IntArray) -> tuple[Recipe, list[NDArray[Any]]]:
         """Some rows as they are stored, and how to make a geometry of them anywhere."""
         return self._recipe, self.gather("stored", rows)
@@ -191,10 +195,13 @@ class ShardBounds(Bounds):
         self._told: list[Factors] = []
         self._gone: list[IntArray] = []
         self._summary: Summary | None = None
-        self._crew.tell_all("begin", fence, capacity)
+        self._crew.tell({shard: self._begin(shard) for shard in range(len(self._crew))})
 
     def __len__(self) -> int:
         return len(self._shards)
+
+    def _begin(self, shard: int) -> Call:
+        return "begin", (self._shards.part(self._fence, shard), self._capacity)
 
     def memoir(self, shard: int) -> list[Call]:
         """What a shard made anew has to be told: the fence, the centers, the rows that are gone.
@@ -204,8 +211,11 @@ class ShardBounds(Bounds):
         start, stop = self._shards.cuts[shard : shard + 2]
         gone = np.concatenate([np.zeros(0, dtype=np.int64), *self._gone])
         gone = gone[(gone >= start) & (gone < stop)]
-        told: list[Call] = [("begin", (self._fence, self._capacity))]
-        return [*told, *(("apply", (factors,)) for factors in self._told), ("exclude", (gone,))]
+        return [
+            self._begin(shard),
+            *(("apply", (factors,)) for factors in self._told),
+            ("exclude", (gone,)),
+        ]
 
     def _tell(self, rows: IntArray, call: Callable[[NDArray[np.intp]], Call]) -> None:
         self._summary = None

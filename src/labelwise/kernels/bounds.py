@@ -41,13 +41,20 @@ class Fence:
 
     def mask(self, start: int, stop: int) -> BoolArray:
         """Which rows of a stretch may be picked, (stop - start,)."""
-        allowed = np.full(stop - start, self.candidates is None)
-        if self.candidates is not None:
-            first, last = np.searchsorted(self.candidates, [start, stop])
-            allowed[self.candidates[first:last] - start] = True
-        mine = self.taken[(self.taken >= start) & (self.taken < stop)]
-        allowed[mine - start] = False
+        part = self.part(start, stop)
+        allowed = np.full(stop - start, part.candidates is None)
+        if part.candidates is not None:
+            allowed[part.candidates - start] = True
+        allowed[part.taken - start] = False
         return allowed
+
+    def part(self, start: int, stop: int) -> Fence:
+        """What there is to say of a stretch of rows, in the same numbers."""
+        taken = self.taken[(self.taken >= start) & (self.taken < stop)]
+        if self.candidates is None:
+            return Fence(self.size, taken)
+        first, last = np.searchsorted(self.candidates, [start, stop])
+        return Fence(self.size, taken, self.candidates[first:last])
 
     def allows(self, rows: IntArray) -> BoolArray:
         """Which of some numbers are rows that may be picked."""
@@ -69,7 +76,7 @@ def fenced(size: int, n: int, covered: Tensor | None, candidates: Tensor | None)
     """
     taken = _row_numbers(covered, size, "covered")
     given = None if candidates is None else np.unique(_row_numbers(candidates, size, "candidates"))
-    fence = Fence(size, taken, given)
+    fence = Fence(size, taken, None if given is None or len(given) == size else given)
     if not 1 <= n <= (left := len(fence)):
         raise InputError(f"n must be in 1..{left} (the rows that may be picked), got {n}")
     return fence

@@ -6,12 +6,12 @@ from typing import Literal
 
 from torch import Tensor
 
+from labelwise.engine import Engine, find_engine
 from labelwise.errors import InputError
 from labelwise.evidence import Rows, check
 from labelwise.kernels import (
     Chosen,
     Generator,
-    GradientEmbedding,
     Progress,
     hold_limit,
     kmeans_plus_plus,
@@ -30,6 +30,7 @@ def badge(
     generator: Generator,
     memory: int | None = None,
     progress: Progress | None = None,
+    engine: Engine | None = None,
     first: Literal["largest", "uniform"] = "largest",
     bias: bool = False,
 ) -> Chosen:
@@ -59,15 +60,15 @@ def badge(
     """
     if first not in ("largest", "uniform"):
         raise InputError(f'first must be "largest" or "uniform", got {first!r}')
-    geometry = GradientEmbedding(
-        check("probs", probs), check("embeddings", embeddings), bias=bias, hold=hold_limit(memory)
-    )
-    return kmeans_plus_plus(
-        geometry,
-        n,
-        generator=generator,
-        candidates=candidates,
-        first=first,
-        memory=memory,
-        progress=progress,
-    )
+    rows = check("probs", probs), check("embeddings", embeddings)
+    points = find_engine(engine).points("gradient", *rows, bias=bias, hold=hold_limit(memory))
+    with points as geometry:
+        return kmeans_plus_plus(
+            geometry,
+            n,
+            generator=generator,
+            candidates=candidates,
+            first=first,
+            memory=memory,
+            progress=progress,
+        )

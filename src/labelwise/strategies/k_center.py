@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
+from labelwise.engine import Engine, find_engine
 from labelwise.errors import InputError, nearest
 from labelwise.evidence import Rows, check
-from labelwise.kernels import Chosen, Cosine, Euclidean, Progress, farthest_first, hold_limit
+from labelwise.kernels import Chosen, Progress, farthest_first, hold_limit
 from labelwise.kernels.cost import farthest_work
 from labelwise.strategies.registry import strategy
 
-_METRICS = {"euclidean": Euclidean, "cosine": Cosine}
+_METRICS: tuple[Literal["euclidean", "cosine"], ...] = ("euclidean", "cosine")
 
 
 @strategy(cite="Sener & Savarese, ICLR 2018", cost=farthest_work)
@@ -22,7 +25,8 @@ def k_center(
     candidates: Tensor,
     memory: int | None = None,
     progress: Progress | None = None,
-    metric: str = "euclidean",
+    engine: Engine | None = None,
+    metric: Literal["euclidean", "cosine"] = "euclidean",
 ) -> Chosen:
     """Pick rows one at a time, each the farthest from all labeled and picked rows.
 
@@ -48,7 +52,8 @@ def k_center(
     """
     if metric not in _METRICS:
         raise InputError(f"metric must be known, got {metric!r}; {nearest(metric, _METRICS)}")
-    geometry = _METRICS[metric](check("embeddings", embeddings), hold=hold_limit(memory))
-    return farthest_first(
-        geometry, n, covered=labeled, candidates=candidates, memory=memory, progress=progress
-    )
+    rows = check("embeddings", embeddings)
+    with find_engine(engine).points(metric, rows, hold=hold_limit(memory)) as geometry:
+        return farthest_first(
+            geometry, n, covered=labeled, candidates=candidates, memory=memory, progress=progress
+        )

@@ -17,7 +17,7 @@ from labelwise.kernels.cost import Sizes, Work
 Cost = Callable[[Sizes], Work]
 """What a call of some size does."""
 
-RESERVED = frozenset({"n", "candidates", "generator", "memory", "progress"})
+RESERVED = frozenset({"n", "candidates", "generator", "memory", "progress", "engine"})
 """Parameters that `select` fills by itself, in the strategies that name them."""
 
 ENTRY_POINTS = "labelwise.strategies"

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from labelwise.engine import Engine, find_engine
 from labelwise.errors import InputError
 from labelwise.evidence import Rows
 from labelwise.kernels import Chosen, Generator, derive
@@ -24,7 +25,7 @@ from labelwise.strategies.call import (
 )
 from labelwise.strategies.memory import block_limit, parse_memory
 from labelwise.strategies.picks import Picks
-from labelwise.strategies.registry import Strategy
+from labelwise.strategies.registry import Strategy, list_strategies
 from labelwise.strategies.watch import Status, Watch
 
 
@@ -42,6 +43,7 @@ def select(
     providers: Iterable[Callable[..., Any]] = (),
     checkpoint: Path | str | None = None,
     progress: Callable[[Status], object] | None = None,
+    engine: str | Engine | None = None,
     **evidence_and_options: Any,
 ) -> Picks:
     """The n rows of a pool to label next.
@@ -66,6 +68,10 @@ def select(
             same call goes on from there, to the same picks; the file is gone at the end. For
             strategies that pick one row after another.
         progress: called with a `Status` as picks are made, by the same strategies.
+        engine: ``"local"`` for this process; ``"ray"`` for a Ray cluster (that of RAY_ADDRESS,
+            or one of this machine), which cuts the pool into shards and picks the same rows; an
+            engine of `labelwise.engine` with options of its own. LABELWISE_ENGINE by default.
+            For strategies that have a kernel for shards.
         **evidence_and_options: evidence about the whole pool by name (``logits``, ``probs``,
             ``embeddings``, ``draws``, ``head_weight``, ``head_bias``, or what your strategy
             names): NumPy, memory-mapped or torch arrays, lists, paths to ``.npy`` files, of
@@ -105,6 +111,7 @@ def select(
         "generator": Generator(derive(whole_number(seed, "seed"), found.name), ids),
         "memory": bound,
         "progress": Watch(int(n), progress, kept).progress(),
+        "engine": _engine(engine, found),
     }
     with torch.no_grad():
         answer = call.run(reserved)
@@ -125,6 +132,23 @@ def select(
         seed=seed,
         seconds=time.perf_counter() - start,
     )
+
+
+def _engine(engine: str | Engine | None, strategy: Strategy) -> Engine:
+    """Where the strategy runs.
+
+    Raises:
+        InputError: no such engine, or not for this strategy.
+    """
+    found = find_engine(engine)
+    if found.name != "local" and "engine" not in strategy.reserved:
+        said = "engine" if engine else "LABELWISE_ENGINE"
+        able = ", ".join(s.name for s in list_strategies() if "engine" in s.reserved)
+        raise InputError(
+            f"{said} is {found.name!r}, which {strategy.name} cannot use; {able} can, and "
+            "engine='local' is for all"
+        )
+    return found
 
 
 def _as_picks(name: str, answer: Any) -> Picks:
