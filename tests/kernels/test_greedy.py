@@ -222,6 +222,29 @@ def test_rows_in_the_set_are_not_picked_and_gains_fall():
     assert all(a >= b - 1e-9 for a, b in pairwise(chosen.gains.tolist()))
 
 
+@pytest.mark.parametrize("method", ["naive", "lazy", "stochastic", "lazier"])
+def test_ties_may_be_drawn_by_item(method):
+    def of(chosen):
+        return float(len({j // 10 for j in chosen}))
+
+    ids = np.array([f"item {i}" for i in range(40)])
+    firsts = set()
+    for seed in range(8):
+        ties = Generator(seed, ids=ids)
+        options = {"ties": ties, "generator": Generator(0, ids=ids), "method": method}
+        rows = greedy(Explicit(40, of), 6, epsilon=1e-9, **options).rows.tolist()
+        noise = ties.uniform(40)
+        expected = [10 * g + int(noise[10 * g : 10 * g + 10].argmin()) for g in range(4)]
+        assert rows[:4] == sorted(expected, key=lambda row: noise[row])
+        rest = np.setdiff1d(np.arange(40), rows[:4])
+        assert rows[4:] == rest[np.argsort(noise[rest])[:2]].tolist()
+        firsts.add(rows[0])
+        earlier = type(greedy(Explicit(40, of), 1))(torch.tensor(rows[:3]), torch.ones(3))
+        again = greedy(Explicit(40, of), 6, epsilon=1e-9, progress=Progress(earlier), **options)
+        assert again.rows.tolist() == rows
+    assert len(firsts) > 2
+
+
 def test_gains_of_minus_infinity_are_picked_last():
     def of(chosen):
         return float(len(chosen)) if 0 not in chosen else -np.inf
@@ -262,7 +285,7 @@ def test_bad_requests_name_the_rule_and_the_value():
     with pytest.raises(InputError, match="gain of row 3 is not a number"):
         greedy(broken, 1)
     stale = Progress(type(greedy(some, 1))(torch.tensor([2]), torch.tensor([1.0])))
-    with pytest.raises(InputError, match="pick 2 is not a candidate"):
+    with pytest.raises(InputError, match="it holds row 2, which may not be picked"):
         greedy(Explicit(5, some.of), 2, candidates=torch.tensor([0, 1, 3]), progress=stale)
 
 

@@ -5,9 +5,8 @@ import pytest
 
 from labelwise.errors import ResourceError
 from labelwise.evidence import Rows
-from labelwise.kernels import Euclidean, Generator, derive
+from labelwise.kernels import Generator, derive
 from labelwise.strategies import select
-from labelwise.strategies.balls import Balls
 from labelwise.strategies.clusters import cluster
 from labelwise.strategies.probcover import purity_radius
 
@@ -35,7 +34,8 @@ def by_definition(x, delta, labeled, candidates, n, noise):
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("delta", [0.2, 0.6, 5.0])
 def test_probcover_is_its_definition(seed, delta, monkeypatch):
-    monkeypatch.setattr("labelwise.strategies.balls._BLOCK", [2048, 7, 16, 90][seed % 4])
+    if seed % 2:
+        monkeypatch.setattr("labelwise.kernels.functions.coverage.HELD_BYTES", 0)
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(90, 3)).astype(np.float32)
     labeled, candidates = rng.permutation(90)[:seed], np.sort(rng.permutation(90)[:60])
@@ -58,32 +58,9 @@ def test_probcover_is_its_definition(seed, delta, monkeypatch):
 
 def test_rows_at_exactly_delta_are_outside():
     x = np.arange(5.0)[:, None]
-    balls = Balls(Euclidean(x), 1.0, 1 << 20)
-    assert [balls.members(np.array([i])).tolist() for i in range(5)] == [[i] for i in range(5)]
-    balls = Balls(Euclidean(x), np.nextafter(1.0, 2), 1 << 20)
-    assert balls.members(np.array([1])).tolist() == [0, 1, 2]
-
-
-def test_far_from_the_origin_and_beside_an_outlier_the_graph_is_exact():
-    rng = np.random.default_rng(0)
-    x = (rng.normal(size=(200, 3)) + 1e3).astype(np.float32)
-    x[7] = 1e6
-    x[50:60] = x[50]
-    balls, truth = Balls(Euclidean(x), 0.7, 1 << 24), inside(x, 0.7)
-    for i in range(200):
-        assert balls.members(np.array([i])).tolist() == np.flatnonzero(truth[i]).tolist()
-
-
-def test_balls_count_what_they_hold():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(50, 2))
-    balls, truth = Balls(Euclidean(x), 0.5, 1 << 20), inside(x, 0.5)
-    some = rng.random(50) < 0.3
-    assert balls.count(some).tolist() == truth[:, some].sum(1).tolist()
-    rows = np.flatnonzero(some)
-    assert balls.times_held(rows).tolist() == truth[:, rows].sum(1).tolist()
-    assert balls.members(rows).tolist() == np.flatnonzero(truth[rows].any(0)).tolist()
-    assert balls.members(np.zeros(0, np.int64)).tolist() == []
+    for delta, covers in ((1.0, 1), (np.nextafter(1.0, 2), 3), (2.0, 3), (np.inf, 5)):
+        picks = select("probcover", 1, embeddings=x, delta=float(delta), normalize=False)
+        assert picks.scores.tolist() == [covers]
 
 
 def test_what_labeled_rows_cover_is_covered():
@@ -135,9 +112,18 @@ def test_the_estimate_is_told_of_and_uses_what_is_known_of_the_classes():
     assert not select("probcover", 2, **more, delta=0.4).notes
 
 
-def test_a_graph_too_large_is_refused_before_it_is_built():
-    with pytest.raises(ResourceError, match=r"pairs of rows are closer than delta = 9"):
-        select("probcover", 2, embeddings=np.eye(50), delta=9.0, memory="30KB")
+def test_memory_too_small_is_refused_and_enough_changes_nothing():
+    x = np.random.default_rng(0).normal(size=(500, 4))
+    with pytest.raises(ResourceError, match=r"memory must be at least .* MB for 500"):
+        select("probcover", 2, embeddings=x, delta=9.0, memory="30KB")
+    few = select("probcover", 20, embeddings=x, delta=0.5, memory="6MB")
+    assert few.rows.tolist() == select("probcover", 20, embeddings=x, delta=0.5).rows.tolist()
+
+
+def test_pools_too_large_to_compare_take_consent():
+    x = np.ones((200_001, 1), np.float32)
+    with pytest.raises(ResourceError, match="dense=True"):
+        select("probcover", 1, embeddings=x, delta=1.0)
 
 
 def test_a_length_does_not_matter_unless_asked():

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labelwise.errors import InputError, ResourceError, nearest
-from labelwise.kernels.cover import FloatArray, IntArray, prepare
+from labelwise.kernels.bounds import fenced
+from labelwise.kernels.centers import FloatArray, IntArray
 from labelwise.kernels.functions.base import SetFunction
 from labelwise.kernels.geometry import Chosen
 from labelwise.kernels.noise import Generator
-from labelwise.kernels.progress import Progress
+from labelwise.kernels.progress import Progress, resume, tell
 
 Method = Literal["auto", "naive", "lazy", "stochastic", "lazier"]
 
@@ -34,6 +35,7 @@ def greedy(
     candidates: Tensor | None = None,
     method: Method = "auto",
     epsilon: float = 0.01,
+    ties: Generator | None = None,
     progress: Progress | None = None,
     memory: int | None = None,
 ) -> Chosen:
@@ -57,12 +59,14 @@ def greedy(
             ``lazier`` is ``stochastic`` with lazy bounds in the sample. ``auto`` is ``lazy``
             for a submodular function, ``naive`` otherwise.
         epsilon: in (0, 1): what the sample may cost in value.
+        ties: draws a number for each item, the lowest of which wins a tie; the lowest row does
+            without it, and row order is often class order.
         progress: is told the picks, and may hold earlier ones, which are added first.
         memory: bytes the call may hold beyond its inputs; None for no bound.
 
     Returns:
         (n,) int64 rows in the order picked and their (n,) float64 gains. Gains closer than
-        the function's ``rounding`` (and 1e-12 of their size) are a tie; the lowest row wins.
+        the function's ``rounding`` (and 1e-12 of their size) are a tie.
 
     Raises:
         InputError: n, a row, method or epsilon out of range; no generator where one is needed;
@@ -74,6 +78,12 @@ def greedy(
         "Accelerated greedy algorithms for maximizing submodular set functions", 1978 (lazy);
         Mirzasoleiman, Badanidiyuru, Karbasi, Vondrak & Krause, "Lazier than lazy greedy",
         AAAI 2015 (the sample).
+
+    >>> from labelwise.kernels import Euclidean, Similarity
+    >>> from labelwise.kernels.functions import FacilityLocation
+    >>> line = Euclidean([[0.0], [1.0], [2.0], [9.0], [9.5]])
+    >>> greedy(FacilityLocation(Similarity(line, "complement", width=10)), 2).rows
+    tensor([2, 3])
     """
     sampled, lazy = _plan(function, method)
     if not 0 < epsilon < 1:
@@ -81,29 +91,30 @@ def greedy(
     if sampled and generator is None:
         raise InputError(f"method {method!r} draws samples and needs a generator")
     taken = torch.tensor(function.chosen, dtype=torch.int64)
-    _, allowed = prepare(function, n, taken, candidates)
-    _check_memory(function, n, int(allowed.sum()), memory)
-    race = _Race(function, np.flatnonzero(allowed))
+    fence = fenced(len(function), n, taken, candidates)
+    _check_memory(function, n, len(fence), memory)
+    race = _Race(function, np.flatnonzero(fence.mask(0, len(function))), ties)
     if sampled and generator is not None:
         race.sample(generator.child("greedy"), math.ceil(len(race) / n * math.log(1 / epsilon)))
-    earlier = progress.resume(n) if progress is not None else None
-    rows: list[int] = [] if earlier is None else earlier.rows.tolist()
-    gains: list[float] = [] if earlier is None else earlier.gains.tolist()
-    for row, gain in zip(rows, gains):
-        race.add(race.position(row), gain)
-    teller = _Teller(progress, len(rows))
+    rows, gains = resume(progress, n, fence.allows)
+    told = len(rows)
+    for at, gain in zip(race.positions(rows), gains):
+        race.add(at, gain)
+    due = time.monotonic() + _TELL_SECONDS
     try:
         while len(rows) < n:
             at, gain = race.best(len(rows), lazy)
             if gain == 0 and not function.chosen:
                 race.refuse_nothing()
-            race.add(at, gain)
+            gain = race.add(at, gain)
             rows.append(int(race.rows[at]))
             gains.append(gain)
-            teller.tell(rows, gains)
+            if time.monotonic() >= due:  # a checkpoint for each pick would take longer than picks
+                tell(progress, rows, gains, told)
+                told, due = len(rows), time.monotonic() + _TELL_SECONDS
     finally:
         # Also when interrupted: what was picked is what a resumed run starts from.
-        teller.tell(rows, gains, now=True)
+        tell(progress, rows[: len(gains)], gains, told)
     return Chosen(torch.tensor(rows), torch.tensor(gains, dtype=torch.float64))
 
 
@@ -136,11 +147,13 @@ class _Race:
     """The candidates, with what is known of their gains.
 
     Attributes:
-        rows: (K,) int64, ascending. A position is an index into it.
+        rows: (K,) int64, in the order in which they win ties. A position is an index into it.
     """
 
-    def __init__(self, function: SetFunction, rows: IntArray) -> None:
+    def __init__(self, function: SetFunction, rows: IntArray, ties: Generator | None) -> None:
         self.function = function
+        if ties is not None:
+            rows = rows[np.argsort(ties.uniform(rows), kind="stable")]
         self.rows = rows
         self._open: NDArray[np.bool_] = np.ones(len(rows), dtype=bool)
         self._gain: FloatArray = np.full(len(rows), np.inf)  # when it was last asked for
@@ -158,25 +171,20 @@ class _Race:
         """From now on look at a sample of the candidates at each pick."""
         self._generator, self._size = generator, size
 
-    def position(self, row: int) -> int:
-        """Where an earlier pick is among the candidates.
+    def positions(self, rows: list[int]) -> list[int]:
+        """Where earlier picks are among the candidates."""
+        order = np.argsort(self.rows)
+        return order[np.searchsorted(self.rows, rows, sorter=order)].tolist()
 
-        Raises:
-            InputError: it is none of them, or was picked before.
-        """
-        at = int(np.searchsorted(self.rows, row))
-        if at == len(self) or self.rows[at] != row or not self._open[at]:
-            raise InputError(f"the checkpoint's pick {row} is not a candidate; delete it")
-        return at
-
-    def add(self, at: int, gain: float) -> None:
-        """Put a candidate into the function's set."""
-        self.function.add(int(self.rows[at]), gain)
+    def add(self, at: int, gain: float) -> float:
+        """Put a candidate into the function's set; what that gains."""
+        gain = self.function.add(int(self.rows[at]), gain)
         self._open[at] = False
         self._line = self._line[self._line != at]
+        return gain
 
     def best(self, pick: int, lazy: bool) -> tuple[int, float]:
-        """The position of the largest gain, the lowest of a tie, and that gain."""
+        """The position of the largest gain, the first of a tie, and that gain."""
         if self._generator is not None:
             line = self._drawn(self._generator, pick)
         else:
@@ -242,7 +250,7 @@ class _Race:
             return
         rows = self.rows[line]
         if len(rows) == len(self.function):
-            gains = self.function.gains().numpy()
+            gains = self.function.gains().numpy()[rows]
         else:
             gains = self.function.gains(torch.from_numpy(rows)).numpy()
         if np.isnan(gains).any():
@@ -262,20 +270,3 @@ class _Race:
             self._line, self._cut = left[bound >= low], low
         else:
             self._line, self._cut = left, -np.inf
-
-
-class _Teller:
-    """Tells picks in batches: a checkpoint a pick would take longer than the picks."""
-
-    def __init__(self, progress: Progress | None, told: int) -> None:
-        self._progress, self._told, self._last = progress, told, time.monotonic()
-
-    def tell(self, rows: list[int], gains: list[float], now: bool = False) -> None:
-        due = now or time.monotonic() - self._last >= _TELL_SECONDS
-        if self._progress is None or not due or len(rows) == self._told:
-            return
-        new = slice(self._told, len(rows))
-        self._progress.picked(
-            torch.tensor(rows[new]), torch.tensor(gains[new], dtype=torch.float64)
-        )
-        self._told, self._last = len(rows), time.monotonic()

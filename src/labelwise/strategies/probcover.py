@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from labelwise.errors import InputError
 from labelwise.evidence import Rows, check
-from labelwise.kernels import Euclidean, Generator
+from labelwise.kernels import Euclidean, Generator, Progress, Similarity, greedy
 from labelwise.kernels.cost import coverage_work
-from labelwise.strategies.balls import DEFAULT_MEMORY, Balls
+from labelwise.kernels.functions import FacilityLocation
 from labelwise.strategies.clusters import cluster, unit_rows
 from labelwise.strategies.picks import Picks
 from labelwise.strategies.registry import strategy
@@ -33,9 +32,11 @@ def probcover(
     candidates: Tensor,
     generator: Generator,
     memory: int | None = None,
+    progress: Progress | None = None,
     delta: float | None = None,
     classes: int | None = None,
     normalize: bool = True,
+    dense: bool = False,
 ) -> Picks:
     """Pick in turn the row whose ball of radius delta holds most rows not yet covered.
 
@@ -47,8 +48,6 @@ def probcover(
         embeddings: (N, D), best from self-supervised training. Holds a copy.
         labeled: (L,) rows that have labels.
         labels: (L,) their classes, used only to know how many classes there are.
-        memory: bytes for the graph of neighbors, 32 for each pair closer than delta; 4 GiB
-            by default.
         delta: the radius, > 0. By default it is estimated by `purity_radius`, with as many
             clusters as there are classes; the notes say what came out. The method is
             sensitive to it: the authors take 0.75 on CIFAR-10.
@@ -56,13 +55,14 @@ def probcover(
             ``labels``; where these show fewer than two classes, n (the method is made for
             about one label per class), in 2..100.
         normalize: divide each row by its length first, as the authors' features are.
+        dense: consent to comparing more than 200,000 x 200,000 pairs of rows.
 
     Returns:
         Picks; the score is how many rows the pick covered first.
 
     Raises:
         InputError: an option out of range, or a zero row when normalizing.
-        ResourceError: more pairs closer than delta than memory can hold.
+        ResourceError: more pairs than that without consent, or ``memory`` is too small.
 
     Source:
         Yehuda, Dekel, Hacohen & Weinshall, "Active Learning Through a Covering Lens",
@@ -77,13 +77,15 @@ def probcover(
         k = _cluster_count(classes, labels, n, len(rows))
         delta = purity_radius(rows, k, generator=generator)
         notes.append(f"delta = {delta:.4g}, estimated with {k} clusters at purity {PURITY}")
-    balls = Balls(Euclidean(rows), delta, DEFAULT_MEMORY if memory is None else memory)
-    have = np.zeros(0, np.int64) if labeled is None else labeled.cpu().numpy()
-    picked, gains = _greedy(balls, n, have, candidates.cpu().numpy(), generator)
-    if not gains[-1]:
-        rest = int((gains == 0).sum())
+    inside = Similarity(Euclidean(rows), "top_hat", width=delta)
+    covered = FacilityLocation(inside, covered=labeled, dense=dense, memory=memory)
+    # Balls are often alike, and row order is often class order.
+    ties = generator.child("ties")
+    chosen = greedy(covered, n, candidates=candidates, ties=ties, memory=memory, progress=progress)
+    rest = int((chosen.gains == 0).sum())
+    if rest:
         notes.append(f"nothing was left to cover for the last {rest} picks, drawn at random")
-    return Picks(picked, scores=gains.astype(np.float64), notes=tuple(notes))
+    return Picks(chosen.rows.numpy(), scores=chosen.gains.numpy(), notes=tuple(notes))
 
 
 def purity_radius(embeddings: Rows | Tensor, clusters: int, *, generator: Generator) -> float:
@@ -131,35 +133,6 @@ def _other_cluster(geometry: Euclidean, member: Tensor, rows: Tensor) -> Tensor:
     # neighbors, but the distance is right to its own rounding.
     out[known] = geometry.exact(rows[known], at.cpu()[known]).cpu().clamp(min=0).sqrt()
     return out
-
-
-def _greedy(
-    balls: Balls,
-    n: int,
-    labeled: NDArray[np.int64],
-    candidates: NDArray[np.int64],
-    generator: Generator,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows in pick order, and how many rows each covered first."""
-    covered = np.zeros(len(balls), dtype=bool)
-    covered[balls.members(labeled)] = True
-    gain = balls.count(~covered)
-    noise = generator.child("ties").uniform(candidates)
-    picked = np.empty(n, dtype=np.int64)
-    gains = np.zeros(n, dtype=np.int64)
-    open_ = np.ones(len(candidates), dtype=bool)
-    for i in range(n):
-        value = np.where(open_, gain[candidates], -1)
-        best = int(value.max())
-        ties = np.flatnonzero(value == best)
-        at = ties[noise[ties].argmin()]
-        picked[i], gains[i], open_[at] = candidates[at], best, False
-        if best:
-            inside = balls.members(picked[i : i + 1])
-            new = inside[~covered[inside]]
-            covered[new] = True
-            gain -= balls.times_held(new)
-    return picked, gains
 
 
 def _cluster_count(classes: int | None, labels: Tensor | None, n: int, size: int) -> int:

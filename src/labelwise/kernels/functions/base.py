@@ -51,16 +51,20 @@ class SetFunction(ABC):
             (m,) float64 on the CPU.
         """
 
-    def add(self, row: int, gain: float) -> None:
+    def add(self, row: int, gain: float) -> float:
         """Put a row into A.
 
         Args:
             row: not yet in A.
             gain: what `gains` answered for it.
+
+        Returns:
+            What the value has gained: ``gain``, or a number nearer the truth.
         """
         self._add(row)
         self.chosen.append(row)
         self.value += gain
+        return gain
 
     @abstractmethod
     def _add(self, row: int) -> None:

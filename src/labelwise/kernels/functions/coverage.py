@@ -24,7 +24,7 @@ PASS_SHARE = 1.0
 """The share of a pass over all elements that partial answers may cost before one is made."""
 
 _AHEAD = 16
-_PILE_BYTES = 128 << 20
+_PILE_BYTES = 64 << 20
 _COVERED = 32
 
 
@@ -101,11 +101,11 @@ class Coverage(SetFunction):
         self._known[every] = found.cpu()
         return self._known[every]
 
-    def add(self, row: int, gain: float) -> None:
-        """Put a row into A; its gain is computed from its column of similarities."""
+    def add(self, row: int, gain: float) -> float:
+        """Put a row into A; what it gains is computed anew from its column of similarities."""
         self._known[row] = -torch.inf
         gain = self._move(self._column(row))
-        super().add(row, gain + (0.0 if self._extra is None else float(self._extra[row])))
+        return super().add(row, gain + (0.0 if self._extra is None else float(self._extra[row])))
 
     def bytes_needed(self, n: int) -> int:
         """About how many bytes beyond the input this function holds."""
@@ -205,11 +205,10 @@ class _Moved:
         new = moved[~self._inside[moved]]
         if not len(new):
             return True
+        if (len(self.rows) + len(new)) * self._windows.point_bytes > _PILE_BYTES:
+            return False
         points = self._windows.take(new)
         if points is None:
-            return False
-        each = sum(f.numel() * f.element_size() for f in points.factors) // len(points)
-        if (len(self.rows) + len(new)) * each > _PILE_BYTES:
             return False
         self._put(points)
         self.rows = torch.cat([self.rows, new])
@@ -224,9 +223,10 @@ class _Moved:
     def _put(self, points: Points) -> None:
         start, stop = len(self.rows), len(self.rows) + len(points)
         if self._room is None or stop > len(self._room):
+            size = stop + stop // 2
             room = Points(
-                tuple(f.new_empty(2 * stop, *f.shape[1:]) for f in points.factors),
-                points.norms.new_empty(2 * stop),
+                tuple(f.new_empty(size, *f.shape[1:]) for f in points.factors),
+                points.norms.new_empty(size),
             )
             if self._room is not None:
                 _copy(self._room[:start], room[:start])

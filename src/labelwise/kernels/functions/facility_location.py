@@ -20,7 +20,6 @@ from torch import Tensor
 
 from labelwise.errors import InputError
 from labelwise.kernels.functions.coverage import Coverage, check_vector, windows_of
-from labelwise.kernels.functions.pairwise import row_sums
 from labelwise.kernels.geometry import Points
 from labelwise.kernels.similarity import Similarity
 
@@ -91,20 +90,9 @@ class FacilityLocation(Coverage):
             raise InputError("low must be finite numbers")
         weight = None if weights is None else check_vector(weights, count, "weights", device)
         super().__init__(windows, edge, weight, extra, memory)
-        self._sums_suffice = (
-            represented is None
-            and neighbors is None
-            and similarity.kind == "cosine01"
-            and weight is None
-            and bool((edge <= 0).all() and (self._high == math.inf).all())
-        )
-        self._similarity = similarity
         self._cover(covered)
 
     def _start(self) -> Tensor:
-        if self._sums_suffice and not self.chosen:
-            # Nothing is clipped, so the first gains are sums, which take no pass over pairs.
-            return row_sums(self._similarity).to(self.device)
         return self.windows.within(self._edge, self._high, self._weights)
 
     def _move(self, column: Tensor) -> float:

@@ -27,11 +27,13 @@ class Windows(ABC):
     Attributes:
         elements: N. represented: M.
         partial: whether asking about few elements takes less than asking about all.
+        point_bytes: how many bytes a point that `take` returns takes.
     """
 
     elements: int
     represented: int
     partial: bool = True
+    point_bytes: int = 0
 
     @property
     @abstractmethod

@@ -46,6 +46,7 @@ class ComputedWindows(Windows):
     ) -> None:
         self.similarity = similarity
         self.elements = len(similarity)
+        self.point_bytes = similarity.point_bytes
         self._points = represented if isinstance(represented, Points) else None
         self._rows = None if isinstance(represented, Points) else represented
         if self._rows is not None:
