@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from labelwise.engine import embed
+from labelwise.engine.embedding import Embedder, _File
 from labelwise.errors import InputError, ResourceError
 
 pytestmark = pytest.mark.slow
@@ -71,25 +72,28 @@ def test_what_goes_wrong_in_a_worker_is_said_here_and_leaves_no_file(
 
         return function
 
-    def short():
-        return lambda block: np.zeros((1, 2))
-
-    def uneven():
-        return lambda block: np.zeros((len(block), 1 + int(block[0])))
-
     def deadly():
         return lambda block: os.kill(os.getpid(), signal.SIGKILL)
 
     cases = [
         (broken, InputError, "item 0 is torn"),
-        (short, InputError, "items 0 to 2 must be embedded as 3 rows"),
-        (uneven, InputError, "a row like the others"),
         (deadly, ResourceError, "the block from item 0 on has cost 2 workers"),
     ]
     for make, error, match in cases:
         with pytest.raises(error, match=match):
             embed(make, 6, tmp_path / "x.npy", block=3, workers=1, address=cluster.address)
         assert not list(tmp_path.iterdir())
+
+
+def test_blocks_whose_numbers_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(InputError, match="items 4 to 6 must be embedded as 3 rows of numbers"):
+        Embedder(lambda: lambda block: np.zeros((1, 2))).embed(4, 7, None)
+    file = _File(tmp_path / "x.npy", 5)
+    file.write(0, np.zeros((2, 3)))
+    with pytest.raises(InputError, match=r"the block from item 2 on must be .* like the others"):
+        file.write(2, np.zeros((3, 4)))
+    file.discard()
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_to_embed_is_refused(tmp_path):

@@ -161,8 +161,10 @@ class _Team:
                 yield task[0], self._ray.get(done)
             except (self._ray.exceptions.RayActorError, self._ray.exceptions.ObjectLostError) as e:
                 lost = [other for other, (who, _) in at_work.items() if who == worker]
-                waiting.extendleft(at_work.pop(other)[1] for other in reversed(lost))
-                self._replace(worker, task[0], e)
+                again = [at_work.pop(other)[1] for other in lost]
+                waiting.extendleft(reversed(again))
+                # Blocks are worked on in the order sent: the first of them was at work.
+                self._replace(worker, again[0][0], e)
                 continue
             except self._ray.exceptions.RayTaskError as error:
                 raise error.cause from None
