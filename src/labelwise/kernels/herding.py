@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from labelwise.errors import InputError
-from labelwise.kernels.functions.pairwise import Pairwise, own, row_sums
+from labelwise.kernels.functions.pairwise import Pairwise, row_sums
 from labelwise.kernels.geometry import Chosen, Geometry
 from labelwise.kernels.greedy import greedy
 from labelwise.kernels.progress import Progress
@@ -55,10 +55,9 @@ class MeanMatch(Pairwise):
         return self._mean
 
     def _base(self) -> Tensor:
-        self._mean = row_sums(self.similarity).div_(max(1, len(self)))
-        if not self.own:
-            return self._mean.clone()
-        return self._mean - own(self.similarity) / 2
+        sums, own = row_sums(self.similarity)
+        self._mean = sums.div_(max(1, len(self)))
+        return self._mean - own / 2 if self.own else self._mean.clone()
 
     def _offset(self) -> float:
         for row in self.chosen[self._counted :]:

@@ -20,7 +20,7 @@ from labelwise.kernels.similarity import Similarity
 MOST_NUMBERS = 1 << 27
 """The most numbers that a sum of outer products may have: 1 GiB."""
 
-_CHUNK_BYTES = 8 << 20
+_CHUNK_BYTES = 1 << 20  # of float64, so that a chunk stays in the second-level cache
 
 
 @dataclass
@@ -96,27 +96,66 @@ class LinearSums:
         found = self._nothing()
         for start in range(0, len(points), self._step):
             some = slice(start, start + self._step)
-            factors, unit, apart = self._read(points[some])
-            if weights is not None:
-                unit = unit * weights[some, None]
-                apart = apart * weights[some]
+            factors, scale, apart = self._read(points[some])
+            weight = None if weights is None else weights[some]
+            if weight is not None:
+                scale = weight if scale is None else scale * weight
             for mine, term in zip(found.sums, self.geometry.terms(factors)):
-                mine += (unit * term.factors[0]).T @ _rest(term.factors)
-            found.weight += len(unit) if weights is None else float(weights[some].sum())
-            found.apart += float(apart.sum())
+                first = term.factors[0]
+                if len(term.factors) > 1:
+                    mine += (first if scale is None else scale[:, None] * first).T @ _rest(
+                        term.factors
+                    )
+                else:
+                    mine[:, 0] += first.sum(0) if scale is None else scale @ first
+            found.weight += len(factors[0]) if weight is None else float(weight.sum())
+            if apart is not None:
+                found.apart += float(apart.sum() if weight is None else apart @ weight)
         return found
 
     def values(self, total: Total, rows: Tensor | None = None) -> Tensor:
         """The weighted sum of each row's similarities to a set, (n,) float64."""
-        found = [torch.zeros(0, dtype=torch.float64, device=self.geometry.device)]
+        return self._pass(total, rows)[0]
+
+    def values_and_own(self, total: Total) -> tuple[Tensor, Tensor]:
+        """The same for all rows, and each row's similarity to itself: (N,) float64 each."""
+        return self._pass(total, None, own=True)
+
+    def own(self) -> Tensor:
+        """Each row's similarity to itself, (N,) float64."""
+        empty = torch.zeros(0, dtype=torch.float64, device=self.geometry.device)
+        parts = (self._own(*self._read(points)) for points in self._parts(None))
+        return torch.cat([empty, *parts])
+
+    def _pass(self, total: Total, rows: Tensor | None, own: bool = False) -> tuple[Tensor, Tensor]:
+        empty = torch.zeros(0, dtype=torch.float64, device=self.geometry.device)
+        found, alone = [empty], [empty]
         for points in self._parts(rows):
             factors, unit, apart = self._read(points)
-            inner = apart * total.weight + total.apart
+            inner = torch.zeros(len(points), dtype=torch.float64, device=self.geometry.device)
             for mine, term in zip(total.sums, self.geometry.terms(factors)):
-                along = (term.factors[0] @ mine) * _rest(term.factors)
-                inner += term.weight * unit[:, 0] * along.sum(1)
+                along = term.factors[0] @ mine
+                if len(term.factors) > 1:
+                    along = (along * _rest(term.factors)).sum(1, keepdim=True)
+                inner += term.weight * along[:, 0]
+            if unit is not None:
+                inner *= unit
+            if apart is not None:
+                inner += apart * total.weight + total.apart
             found.append(inner.mul_(self.scale).add_(self.constant * total.weight))
-        return torch.cat(found)
+            if own:
+                alone.append(self._own(factors, unit, apart))
+        return torch.cat(found), torch.cat(alone)
+
+    def _own(
+        self, factors: tuple[Tensor, ...], unit: Tensor | None, apart: Tensor | None
+    ) -> Tensor:
+        inner = self._norms(factors)
+        if unit is not None:
+            inner = inner * unit.square()
+        if apart is not None:
+            inner = inner + 2 * apart
+        return inner * self.scale + self.constant
 
     def dot(self, some: Total, others: Total) -> float:
         """Inner product of two weighted sums, for similarities that are inner products."""
@@ -129,15 +168,6 @@ class LinearSums:
     def norm(self, total: Total) -> float:
         """Squared length of a weighted sum, >= 0."""
         return max(0.0, self.dot(total, total))
-
-    def own(self) -> Tensor:
-        """Each row's similarity to itself, (N,) float64."""
-        found = [torch.zeros(0, dtype=torch.float64, device=self.geometry.device)]
-        for points in self._parts(None):
-            factors, unit, apart = self._read(points)
-            inner = unit[:, 0].square() * self._norms(factors) + 2 * apart
-            found.append(inner.mul_(self.scale).add_(self.constant))
-        return torch.cat(found)
 
     def _nothing(self) -> Total:
         device = self.geometry.device
@@ -155,17 +185,15 @@ class LinearSums:
             for start in range(0, len(block), self._step):
                 yield block[start : start + self._step]
 
-    def _read(self, points: Points) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-        """Factors in float64, what scales each point, and what is added for each."""
+    def _read(self, points: Points) -> tuple[tuple[Tensor, ...], Tensor | None, Tensor | None]:
+        """Factors in float64, what each point is scaled by, and what is added for each."""
         factors = tuple(factor.double() for factor in points.factors)
-        apart = torch.zeros(len(points), dtype=torch.float64, device=self.geometry.device)
-        unit = torch.ones_like(apart)[:, None]
         if self._moved:
-            apart = (1 - self._norms(factors)) / 2
-        elif self._unit:
-            length = self._norms(factors).sqrt()[:, None]
-            unit = torch.where(length > 0, 1 / length, 0)
-        return factors, unit, apart
+            return factors, None, (1 - self._norms(factors)) / 2
+        if self._unit:
+            length = self._norms(factors).sqrt()
+            return factors, torch.where(length > 0, 1 / length, 0), None
+        return factors, None, None
 
     def _norms(self, factors: tuple[Tensor, ...]) -> Tensor:
         """Squared norms, (n,) float64."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from labelwise.errors import InputError
-from labelwise.kernels.functions.pairwise import Pairwise, own, row_sums, sums_to
+from labelwise.kernels.functions.pairwise import Pairwise, row_sums, sums_to
 from labelwise.kernels.geometry import Points
 from labelwise.kernels.similarity import Similarity
 
@@ -60,7 +60,8 @@ class GraphCut(Pairwise):
         self.submodular = lam == 0 or similarity.kind in _NEVER_NEGATIVE
 
     def _base(self) -> Tensor:
-        return row_sums(self.similarity) - self.lam * own(self.similarity)
+        sums, own = row_sums(self.similarity)
+        return sums.sub_(own, alpha=self.lam)
 
 
 class GraphCutCG(GraphCut):

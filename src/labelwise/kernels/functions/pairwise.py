@@ -270,14 +270,14 @@ def covered_rows(rows: Tensor | None, size: int) -> list[int]:
     return found
 
 
-def row_sums(similarity: Similarity) -> Tensor:
-    """Sum of each row's similarities to all N rows, (N,) float64.
+def row_sums(similarity: Similarity) -> tuple[Tensor, Tensor]:
+    """Sum of each row's similarities to all N rows, and that to itself, (N,) float64 each.
 
     O(N D) where the similarity is linear in its points (dot, cosine, cosine01), else O(N^2 D).
     """
     linear = LinearSums.of(similarity)
     if linear is not None:
-        return linear.values(linear.total())
+        return linear.values_and_own(linear.total())
     total = torch.zeros(len(similarity), dtype=torch.float64, device=similarity.device)
     step = 1024
     for begin in range(0, len(similarity), step):
@@ -285,13 +285,7 @@ def row_sums(similarity: Similarity) -> Tensor:
         for start, block in similarity.blocks():
             found = similarity.between(block, some)
             total[start : start + len(block)] += found.sum(1, dtype=torch.float64)
-    return total
-
-
-def own(similarity: Similarity) -> Tensor:
-    """Each row's similarity to itself, (N,) float64."""
-    linear = LinearSums.of(similarity)
-    return similarity.own(torch.arange(len(similarity))) if linear is None else linear.own()
+    return total, similarity.own(torch.arange(len(similarity)))
 
 
 def sums_to(similarity: Similarity, points: Points) -> Tensor:
