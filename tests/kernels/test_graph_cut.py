@@ -4,9 +4,20 @@ import numpy as np
 import pytest
 import torch
 from cases import KINDS, gradients, points
+from scipy.sparse import csr_array
 
 from labelwise.errors import InputError, ResourceError
-from labelwise.kernels import Chosen, Cosine, Euclidean, GradientEmbedding, Progress, Similarity
+from labelwise.kernels import (
+    Chosen,
+    Cosine,
+    Euclidean,
+    GradientEmbedding,
+    Precomputed,
+    Progress,
+    Similarity,
+    SparseSimilarity,
+    kernel_herding,
+)
 from labelwise.kernels.functions import DisparitySum, GraphCut, GraphCutCG, GraphCutMI
 from labelwise.kernels.functions.pairwise import row_sums
 from labelwise.kernels.greedy import greedy
@@ -121,6 +132,29 @@ def test_disparity_sum(kind):
     chosen = greedy(DisparitySum(s), n)
     assert chosen.rows[0] == 0
     check(chosen, lambda a: d[np.ix_(a, a)].sum() / 2, n, np.abs(d).max() * n, range(len(x)))
+
+
+@pytest.mark.parametrize("make", [Precomputed, lambda k: SparseSimilarity(csr_array(k))])
+def test_given_matrices(make):
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(60, 3))
+    k = matrix(x, x, "rbf", 0.7) * 5
+    k[k < 0.5] = 0
+    chosen = greedy(GraphCut(make(k), 2.0), 12, method="naive")
+    check(chosen, lambda a: cut(k, a, 2.0), 12, k.sum(1).max(), range(60))
+    chosen = greedy(DisparitySum(make(5 - k)), 12)
+    d = 5 - k
+    check(chosen, lambda a: d[np.ix_(a, a)].sum() / 2, 12, 60.0, range(60))
+    picks = kernel_herding(make(k), 10).rows.tolist()
+    for t, row in enumerate(picks):
+        score = (t + 1) * k.mean(0) - k[:, picks[:t]].sum(1)
+        score[picks[:t]] = -np.inf
+        assert score[row] >= score.max() - 1e-5
+    to_q = make(k[:, :7])
+    chosen = greedy(GraphCutMI(to_q, to_q.represented(), 0.5), 9)
+    check(chosen, lambda a: k[a, :7].sum(), 9, 5.0, range(60))
+    with pytest.raises(InputError, match="needs similarities of 60 rows to each other"):
+        GraphCut(to_q)
 
 
 def mixture(n=6000, d=24, seed=0):

@@ -7,7 +7,7 @@ from cases import KINDS, points
 from test_graph_cut import check, matrix
 
 from labelwise.errors import InputError, ResourceError
-from labelwise.kernels import Chosen, Euclidean, Progress, Similarity
+from labelwise.kernels import Chosen, Euclidean, Precomputed, Progress, Similarity
 from labelwise.kernels.functions import (
     LogDeterminant,
     LogDeterminantCG,
@@ -111,6 +111,20 @@ def test_covered_rows_count_as_chosen_and_runs_resume():
     again = greedy(LogDeterminant(s, 0.3), 20, progress=Progress(earlier))
     assert torch.equal(again.rows, whole.rows)
     torch.testing.assert_close(again.gains, whole.gains)
+
+
+def test_a_given_matrix_with_queries_among_its_rows():
+    _, _, _, full = space(5)
+    s = Precomputed(full)
+    k = scaled(full, 70, 5, 0.5, 0.6, 0.8)
+    q, p = list(range(70, 75)), list(range(75, 79))
+    function = LogDeterminantCMI(s, s.take(torch.tensor(q)), s.take(torch.tensor(p)), 0.5, 0.6, 0.8)
+    chosen = greedy(function, 10, candidates=torch.arange(70))
+
+    def given(a, b):
+        return volume(k, [*a, *b]) - volume(k, b)
+
+    check(chosen, lambda a: given(a, p) - given(a, [*p, *q]), 10, 5.0, range(70))
 
 
 def test_copies_add_nothing_without_a_regularizer():

@@ -16,7 +16,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from labelwise.errors import InputError
 from labelwise.kernels.gemm import single_roundoff
+from labelwise.kernels.precomputed import Given
 from labelwise.kernels.similarity import Similarity
 
 _LEAST = 4  # columns looked ahead for
@@ -91,8 +93,8 @@ class Columns:
                 to itself.
             slope: (N,) what every pick adds to the score of each row.
         """
-        width = 4 * sum(self.similarity.geometry.widths)
-        most = min(max(_LINE[0], len(self.similarity) // 64), _LINE[1], _LINE_BYTES // width)
+        most = min(max(_LINE[0], len(self.similarity) // 64), _LINE[1])
+        most = min(most, _LINE_BYTES // self.similarity.point_bytes)
         top = score.topk(min(most, len(rows))).indices
         line = rows[top]
         score = score[top] + before(line)
@@ -108,19 +110,20 @@ class Columns:
         return found
 
 
-def entry_error(similarity: Similarity) -> float:
-    """How far a computed similarity is off, by all likelihood.
+def relative_error(similarity: Similarity) -> float:
+    """How far a computed similarity is off by all likelihood, relative to `largest`.
 
     The rounding of a sum of K products grows as sqrt(K) (Higham & Mary, "A new approach to
     probabilistic rounding error analysis", SIAM J. Sci. Comput. 2019).
     """
-    width = sum(similarity.geometry.widths)
-    rounding = 2 * math.sqrt(width + 16) * single_roundoff(similarity.device)
-    return rounding * largest(similarity)
+    width = 0 if similarity.kind == "given" else sum(similarity.geometry.widths)
+    return 2 * math.sqrt(width + 16) * single_roundoff(similarity.device)
 
 
 def largest(similarity: Similarity) -> float:
-    """A bound on the size of a similarity and of what it is computed from."""
+    """About the size of the largest similarity, or of what similarities are computed from."""
+    if similarity.kind == "given":
+        return _largest_given(similarity)
     if similarity.kind not in ("dot", "distance", "complement"):
         return 1.0
     norms = similarity.geometry.squared_norms()
@@ -128,3 +131,23 @@ def largest(similarity: Similarity) -> float:
     if similarity.kind == "dot":
         return norm
     return max(2 * math.sqrt(norm), similarity.width or 0.0)
+
+
+def _largest_given(similarity: Similarity) -> float:
+    """Of a few rows, against all."""
+    some = similarity.take(torch.arange(min(_LEAST, len(similarity))))
+    found = [float(similarity.between(block, some).abs().max()) for _, block in similarity.blocks()]
+    return max(found, default=0.0)
+
+
+def check_square(similarity: Similarity, name: str) -> None:
+    """Refuse similarities to other points where those of the rows to each other are needed.
+
+    Raises:
+        InputError: a given matrix that is not square.
+    """
+    if isinstance(similarity, Given) and not similarity.square:
+        raise InputError(
+            f"{name} needs similarities of {len(similarity)} rows to each other, got a matrix of "
+            f"their similarities to {len(similarity.represented())} others"
+        )

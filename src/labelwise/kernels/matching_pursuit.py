@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from labelwise.errors import InputError, ResourceError, nearest
-from labelwise.kernels.columns import Columns, entry_error, largest
+from labelwise.kernels.columns import Columns, largest, relative_error
 from labelwise.kernels.functions.base import SetFunction
 from labelwise.kernels.geometry import Geometry, Points
 from labelwise.kernels.greedy import greedy
@@ -100,7 +100,7 @@ class Residual(SetFunction):
         self._kept: Tensor | None = None  # (room, N) inner products with the first picks
         self._count = 0  # how many of the picks' columns are kept
         self._picks: Points | None = None
-        self._error = entry_error(self.similarity)
+        self._error = relative_error(self.similarity) * largest(self.similarity)
         self.rounding = 1e-14 * largest(self.similarity)
 
     def _mean(self, target: Points | None) -> Total:

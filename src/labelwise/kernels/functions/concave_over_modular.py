@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from labelwise.errors import InputError
+from labelwise.kernels.columns import relative_error
 from labelwise.kernels.functions.feature_based import Concave, Gathered, concave_function
 from labelwise.kernels.functions.pairwise import covered_rows
-from labelwise.kernels.gemm import single_roundoff
 from labelwise.kernels.geometry import Points
 from labelwise.kernels.similarity import Similarity
+
+_ROWS = 1024  # read at once when asked for by number
 
 
 class ConcaveOverModular(Gathered):
@@ -67,8 +69,8 @@ class ConcaveOverModular(Gathered):
         super().__init__(concave_function(concave, exponent), weights)
         self.similarity, self.query, self.eta = similarity, query, eta
         self._alone = self._likeness().mul_(eta)
-        entry = 2 * math.sqrt(sum(similarity.geometry.widths) + 16) * single_roundoff(self.device)
-        self.rounding = entry * float(self._alone.max() + len(query)) if len(self) else 0.0
+        most = float(self._alone.max()) if len(self) else 0.0
+        self.rounding = relative_error(similarity) * (most + len(query))
         for row in covered_rows(covered, len(similarity)):
             self._add(row)
             self.chosen.append(row)
@@ -97,7 +99,7 @@ class ConcaveOverModular(Gathered):
             for _, block in self.similarity.blocks():
                 yield self.similarity.between(block, self.query).double()
             return
-        for part in rows.split(self.similarity.geometry.block_size):
+        for part in rows.split(_ROWS):
             yield self.similarity.between(self.similarity.take(part), self.query).double()
 
     def _modular(self, rows: Tensor | None) -> Tensor:
@@ -105,5 +107,4 @@ class ConcaveOverModular(Gathered):
 
     def bytes_needed(self, n: int) -> int:
         """A number a row, and blocks of similarities to Q."""
-        block = self.similarity.geometry.block_size
-        return 24 * len(self) + 24 * block * len(self.query) + 16 * n
+        return 24 * len(self) + 24 * 16384 * len(self.query) + 0 * n

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from labelwise.errors import InputError
+from labelwise.kernels.columns import check_square
 from labelwise.kernels.functions.pairwise import Pairwise, row_sums, sums_to
 from labelwise.kernels.geometry import Points
 from labelwise.kernels.similarity import Similarity
@@ -55,6 +56,7 @@ class GraphCut(Pairwise):
         covered: Tensor | None = None,
         memory: int | None = None,
     ) -> None:
+        check_square(similarity, type(self).__name__)
         super().__init__(similarity, -2 * _knob(lam, "lam"), covered=covered, memory=memory)
         self.lam = lam
         self.submodular = lam == 0 or similarity.kind in _NEVER_NEGATIVE
@@ -69,7 +71,8 @@ class GraphCutCG(GraphCut):
 
     Args:
         similarity: N points.
-        private: P, points that the picks should be unlike, from ``geometry.points`` or ``take``.
+        private: P, points that the picks should be unlike, from ``geometry.points``, ``take`` or
+            ``represented``.
         lam: as for `GraphCut`.
         nu: privacy hardness, >= 0: what likeness to P counts for.
         covered, memory: as for `GraphCut`.
@@ -104,7 +107,8 @@ class GraphCutMI(Pairwise):
 
     Args:
         similarity: N points.
-        query: Q, points to be like, from ``geometry.points`` or ``take``.
+        query: Q, points to be like, from ``geometry.points``, ``take`` or
+            ``represented``.
         lam: scales the value, picks do not depend on it; > 0. ``submodlib``'s function has no
             such knob and is this one at 1/2.
         covered, memory: as for `GraphCut`.

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from labelwise.errors import InputError
+from labelwise.kernels.columns import check_square, relative_error
 from labelwise.kernels.functions.base import SetFunction
 from labelwise.kernels.functions.cholesky import WIDE, Factor
 from labelwise.kernels.functions.pairwise import covered_rows
-from labelwise.kernels.gemm import single_roundoff
 from labelwise.kernels.geometry import Points
 from labelwise.kernels.similarity import Similarity
 
@@ -50,6 +50,7 @@ class _LogDet(SetFunction):
         covered: Tensor | None = None,
     ) -> None:
         super().__init__()
+        check_square(similarity, type(self).__name__)
         if not 0 <= lam < math.inf:
             raise InputError(f"lam must be a finite number >= 0, got {lam}")
         self.similarity, self.lam = similarity, lam
@@ -63,13 +64,13 @@ class _LogDet(SetFunction):
         exact = lam < _TRUSTED * self._largest
         self._dtype = torch.float64 if exact else torch.float32
         self._factors = [self._factor(own, parts) for parts in given]
-        self._floor = 8 * self._entry_error()
+        self._floor = 8 * relative_error(similarity)
         self._fill = torch.full((len(similarity),), -1, device=similarity.device)
         self._picks: Points | None = None
         self._count = 0
         self._level = -1  # picks that all rows are conditioned on
         self._asked = 0  # similarities computed for rows on their own since then
-        self.rounding = self._entry_error() / max(lam / self._largest, 1e-3)
+        self.rounding = relative_error(similarity) / max(lam / self._largest, 1e-3)
 
     def __len__(self) -> int:
         return len(self.similarity)
@@ -78,11 +79,6 @@ class _LogDet(SetFunction):
     def device(self) -> torch.device:
         """Where gains are computed."""
         return self.similarity.device
-
-    def _entry_error(self) -> float:
-        """How far off a similarity in single precision is, relative to the largest."""
-        width = sum(self.similarity.geometry.widths)
-        return 2 * math.sqrt(width + 16) * single_roundoff(self.device)
 
     def _factor(self, own: Tensor, parts: list[tuple[Points, float]]) -> Factor:
         points = [some for some, _ in parts if len(some)]
@@ -204,7 +200,7 @@ class _LogDet(SetFunction):
         number = 8 if self._dtype == torch.float64 else 4
         width = sum(f.given + -(-n // WIDE) * WIDE for f in self._factors)
         lower = sum(8 * (f.given + 2 * n + 64) ** 2 for f in self._factors)
-        points = 8 * (n + 16) * sum(self.similarity.geometry.widths)
+        points = 2 * (n + 16) * self.similarity.point_bytes
         return number * width * len(self) + lower + points + 64 * len(self) + 16 * _CHUNK
 
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from labelwise.errors import InputError, ResourceError
-from labelwise.kernels.columns import Columns, entry_error, largest
+from labelwise.kernels.columns import Columns, check_square, largest, relative_error
 from labelwise.kernels.functions.base import SetFunction
 from labelwise.kernels.geometry import Points
+from labelwise.kernels.precomputed import SparseSimilarity
 from labelwise.kernels.similarity import Similarity
 from labelwise.kernels.sums import LinearSums, Total
 
@@ -55,6 +56,8 @@ class Pairwise(SetFunction):
         memory: int | None = None,
     ) -> None:
         super().__init__()
+        if weight != 0:
+            check_square(similarity, type(self).__name__)
         self.similarity = similarity
         self.weight = weight
         self.linear = LinearSums.of(similarity)
@@ -136,7 +139,8 @@ class Pairwise(SetFunction):
             return
         self._first = self._base()
         self._score = self._first.clone()
-        self._scale, self._error = largest(self.similarity), entry_error(self.similarity)
+        self._scale = largest(self.similarity)
+        self._error = relative_error(self.similarity) * self._scale
         if self.linear is not None:
             self._total = self.linear.total(_tensor(self.chosen))
 
@@ -278,6 +282,9 @@ def row_sums(similarity: Similarity) -> tuple[Tensor, Tensor]:
     linear = LinearSums.of(similarity)
     if linear is not None:
         return linear.values_and_own(linear.total())
+    own = similarity.own(torch.arange(len(similarity)))
+    if isinstance(similarity, SparseSimilarity):
+        return torch.from_numpy(similarity.matrix.sum(1, dtype="float64")), own
     total = torch.zeros(len(similarity), dtype=torch.float64, device=similarity.device)
     step = 1024
     for begin in range(0, len(similarity), step):
@@ -285,7 +292,7 @@ def row_sums(similarity: Similarity) -> tuple[Tensor, Tensor]:
         for start, block in similarity.blocks():
             found = similarity.between(block, some)
             total[start : start + len(block)] += found.sum(1, dtype=torch.float64)
-    return total, similarity.own(torch.arange(len(similarity)))
+    return total, own
 
 
 def sums_to(similarity: Similarity, points: Points) -> Tensor:
