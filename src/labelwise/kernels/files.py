@@ -105,14 +105,17 @@ class FileRows:
             return None  # the file was unlinked: the map still holds it
         return FileRows(path, handle, array.offset, tuple(array.shape), dtype)
 
+    def part(self, start: int, stop: int) -> FileRows:
+        """Rows ``start`` to ``stop`` (exclusive) as rows of their own."""
+        return self._at(start, (stop - start, *self.shape[1:]))
+
     def layers(self) -> list[FileRows]:
         """The arrays that lie along the first axis, each read by its own rows."""
-        size = self._row_bytes
-        handles = [os.fdopen(os.dup(self._handle.fileno()), "rb") for _ in range(self.shape[0])]
-        return [
-            FileRows(self.path, handle, self.offset + i * size, self.shape[1:], self.dtype)
-            for i, handle in enumerate(handles)
-        ]
+        return [self._at(i, self.shape[1:]) for i in range(self.shape[0])]
+
+    def _at(self, row: int, shape: tuple[int, ...]) -> FileRows:
+        handle = os.fdopen(os.dup(self._handle.fileno()), "rb")
+        return FileRows(self.path, handle, self.offset + row * self._row_bytes, shape, self.dtype)
 
     def empty(self, rows: int) -> Tensor:
         """A buffer for so many rows."""

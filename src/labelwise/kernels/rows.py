@@ -63,7 +63,7 @@ class Rows:
         if isinstance(source, Rows):
             self._source = source._source
             self._block_bytes = block_bytes or source._block_bytes
-        elif isinstance(source, FileRows | _Derived | _Swapped):
+        elif isinstance(source, FileRows | _Derived | _Selected | _Swapped):
             self._source = source
         elif isinstance(source, Tensor):
             self._source = _Array(source.detach())
@@ -170,6 +170,22 @@ class Rows:
         """
         return Rows(_Derived(self, function), name, self._block_bytes)
 
+    def subset(self, rows: Tensor) -> Rows:
+        """Some of the rows, renumbered from 0; of a file they are read when asked for.
+
+        >>> Rows([[1.0], [2.0], [3.0]]).subset(torch.tensor([2, 0])).tensor()
+        tensor([[3.],
+                [1.]], dtype=torch.float64)
+        """
+        run = len(rows) > 0 and bool((rows[1:] - rows[:-1] == 1).all())
+        if isinstance(self._source, FileRows) and run:
+            return Rows(self._source.part(int(rows[0]), int(rows[-1]) + 1), self.name)
+        if run and not self.is_file:
+            return Rows(self.block(int(rows[0]), int(rows[-1]) + 1), self.name, self._block_bytes)
+        if self.is_file:
+            return Rows(_Selected(self, rows), self.name, self._block_bytes)
+        return Rows(self.take(rows), self.name, self._block_bytes)
+
     def swapped(self) -> Rows:
         """The first two axes swapped: an (S, N, ...) array as N rows of (S, ...).
 
@@ -224,6 +240,23 @@ class _Derived:
 
     def block(self, start: int, stop: int, buffer: Tensor | None = None) -> Tensor:
         return self.function(self.rows.block(start, stop))
+
+
+class _Selected:
+    """Some rows of others, read when asked for."""
+
+    is_file = True
+
+    def __init__(self, rows: Rows, which: Tensor) -> None:
+        self._rows, self._which = rows, which
+        self.shape = (len(which), *rows.shape[1:])
+        self.dtype, self.device = rows.dtype, rows.device
+
+    def take(self, rows: Tensor) -> Tensor:
+        return self._rows.take(self._which[rows])
+
+    def block(self, start: int, stop: int, buffer: Tensor | None = None) -> Tensor:
+        return self._rows.take(self._which[start:stop])
 
 
 class _Swapped:

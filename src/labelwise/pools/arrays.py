@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from labelwise.errors import DataError
@@ -46,17 +47,11 @@ class ArrayPool(Pool):
         return (len(self), *self._array.shape[1:])
 
     def array(self) -> Rows:
-        """The pool's rows in order.
-
-        A run of neighboring rows, such as a whole file or a whole split, is a view: a
-        memory-mapped file stays on disk. Rows picked here and there are copied into memory.
-        """
-        if self._is_run():
-            start = int(self._rows[0]) if len(self) else 0
-            if start == 0 and len(self) == len(self._array):
-                return Rows(self._array, "pool")  # a whole memmap keeps its file name
-            return Rows(self._array[start : start + len(self)], "pool")
-        return Rows(self._array[self._rows], "pool")
+        """The pool's rows in order; a file stays on disk and is read as rows are asked for."""
+        whole = Rows(self._array, "pool")
+        if len(self) == len(self._array) and self._is_run():
+            return whole
+        return whole.subset(torch.from_numpy(self._rows))
 
     def items(self, rows: ArrayLike | None = None) -> list[NDArray[Any]]:
         """The rows asked for, each an array of its own."""
