@@ -24,6 +24,7 @@ PASS_SHARE = 1.0
 """The share of a pass over all elements that partial answers may cost before one is made."""
 
 _AHEAD = 16
+_CANDIDATE = 64  # bytes that `greedy` holds for each
 _PILE_BYTES = 64 << 20
 _COVERED = 32
 
@@ -66,14 +67,14 @@ class Coverage(SetFunction):
         self._past: Tensor | None = None  # gains of all elements when edges were `_past_edge`
         self._known = torch.full((len(self),), -torch.inf, dtype=torch.float64)
         self._columns: dict[int, Tensor] = {}
-        self._moved = _Moved(windows)
         self._spent = 0
-        need = self.bytes_needed(0)
+        need = self._least_bytes() + _CANDIDATE * len(self)
         if memory is not None and memory < need:
             raise ResourceError(
-                f"memory must be at least {need / 1e6:.3g} MB for {len(self)} elements and "
-                f"{windows.represented} represented rows, got {memory / 1e6:.3g} MB"
+                f"memory must be at least {need / 1e6:.4g} MB for {len(self)} elements and "
+                f"{windows.represented} represented rows, got {memory / 1e6:.4g} MB"
             )
+        self._moved = _Moved(windows, _PILE_BYTES if memory is None else (memory - need) // 5)
 
     def __len__(self) -> int:
         return self.windows.elements
@@ -109,8 +110,12 @@ class Coverage(SetFunction):
 
     def bytes_needed(self, n: int) -> int:
         """About how many bytes beyond the input this function holds."""
-        vectors = 32 * len(self) + (40 + 4 * _AHEAD) * self.windows.represented
-        return vectors + self.windows.bytes_needed() + 0 * n
+        return self._least_bytes() + self._moved.bytes_needed() + 0 * n
+
+    def _least_bytes(self) -> int:
+        """The same, without points kept at hand to save time."""
+        vectors = 64 * len(self) + (64 + 4 * _AHEAD) * self.windows.represented
+        return vectors + self.windows.bytes_needed()
 
     @abstractmethod
     def _start(self) -> Tensor:
@@ -185,12 +190,17 @@ class Coverage(SetFunction):
 class _Moved:
     """Rows whose edges have moved, in the order they did, with their points side by side.
 
+    Args:
+        windows: what the rows are represented in.
+        room: bytes that their points may take.
+
     Attributes:
         rows: (R,) int64. points: theirs.
     """
 
-    def __init__(self, windows: Windows) -> None:
+    def __init__(self, windows: Windows, room: int) -> None:
         self._windows = windows
+        self._most = min(room, _PILE_BYTES) // max(1, windows.point_bytes)
         self._room: Points | None = None
         self._inside = torch.zeros(windows.represented, dtype=torch.bool)
         self.rows = torch.zeros(0, dtype=torch.int64)
@@ -205,7 +215,7 @@ class _Moved:
         new = moved[~self._inside[moved]]
         if not len(new):
             return True
-        if (len(self.rows) + len(new)) * self._windows.point_bytes > _PILE_BYTES:
+        if len(self.rows) + len(new) > self._most:
             return False
         points = self._windows.take(new)
         if points is None:
@@ -214,6 +224,12 @@ class _Moved:
         self.rows = torch.cat([self.rows, new])
         self._inside[new] = True
         return True
+
+    def bytes_needed(self) -> int:
+        """How many bytes the points take at most, while they are moved, and what that leaves."""
+        if not self._windows.partial:
+            return 0
+        return 5 * min(self._most, self._windows.represented) * self._windows.point_bytes
 
     def clear(self) -> None:
         """Forget all rows; the room they took stays."""
