@@ -9,7 +9,7 @@ from pathlib import Path
 
 from perf.common import machine, table
 
-MODULES = ("imports", "select", "fit", "encode", "training")
+MODULES = ("imports", "select", "fit", "encode", "training", "ray", "scale")
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from labelwise.kernels.noise import Generator
 
 _SAMPLE = 1024
 _KEPT_NUMBERS = 1 << 23
+_ASK_COST = 250_000.0  # about 5 ms of 2,048-dimensional products on two cores
 
 BoolArray = NDArray[np.bool_]
 
@@ -189,6 +190,8 @@ class ShardBounds(Bounds):
         capacity: how many centers there will be at most.
     """
 
+    ask_cost = _ASK_COST
+
     def __init__(self, shards: Shards, fence: Fence, capacity: int) -> None:
         self._shards, self._crew = shards, shards.crew
         self._fence, self._capacity = fence, capacity
@@ -199,6 +202,11 @@ class ShardBounds(Bounds):
 
     def __len__(self) -> int:
         return len(self._shards)
+
+    @property
+    def pass_rows(self) -> int:
+        """The rows of the largest shard: shards work side by side."""
+        return int(np.diff(self._shards.cuts).max())
 
     def _begin(self, shard: int) -> Call:
         return "begin", (self._shards.part(self._fence, shard), self._capacity)

@@ -127,6 +127,13 @@ class Bounds(ABC):
     """
 
     applied: int = 0
+    ask_cost: float = 0.0
+    """What waiting for an answer costs, in products of a row with a center."""
+
+    @property
+    def pass_rows(self) -> int:
+        """How many rows a pass over the pool takes the time of."""
+        return len(self)
 
     @abstractmethod
     def __len__(self) -> int:

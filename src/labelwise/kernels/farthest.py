@@ -101,7 +101,7 @@ def farthest_first(
         tell(progress, picks, gains, 0)
     if len(picks) < n:
         cover.apply()
-    spent = 0
+    spent = 0.0
     while (before := len(picks)) < n:
         front = cover.bounds.front(block + ranks.width)
         line = cover.block(front.rows, front.upper, front.exact)
@@ -112,11 +112,11 @@ def farthest_first(
         tell(progress, picks, gains, before)
         # Bringing the next block up to date is cheap; the pool gets a product of its own once
         # the blocks since the last one have cost a share of it.
-        spent += len(line) * (len(line) + cover.waiting + READ_COST)
+        spent += len(line) * (len(line) + cover.waiting + READ_COST) + cover.bounds.ask_cost
         if len(picks) < n:
-            if spent >= PASS_SHARE * len(geometry) * (cover.waiting + READ_COST):
+            if spent >= PASS_SHARE * cover.bounds.pass_rows * (cover.waiting + READ_COST):
                 cover.apply()
-                spent = 0
+                spent = 0.0
             cover.settle(line)
     return Chosen(torch.tensor(picks), torch.tensor(gains, dtype=torch.float64))
 

@@ -120,7 +120,7 @@ def kmeans_plus_plus(
         tell(progress, cover.centers.rows, sampler.gains, 0)
     cover.apply()
     while (drawn := len(cover) - base) < n:
-        if sampler.spent >= PASS_SHARE * len(geometry) * (cover.waiting + _READ_COST):
+        if sampler.spent >= PASS_SHARE * cover.bounds.pass_rows * (cover.waiting + _READ_COST):
             sampler.spent = 0.0
             cover.apply()
         if cover.waiting > PENDING or trials > 1:
@@ -179,6 +179,7 @@ class _Sampler:
         visits.rows = where.reshape(visits.rows.shape)
         line = cover.block(rows, *cover.bounds.read(rows))
         self.spent += len(rows) * (len(rows) + cover.waiting + _READ_COST) + _BLOCK_COST
+        self.spent += cover.bounds.ask_cost
         before, left_open = len(cover), 0
         for i in range(len(visits.rows)):
             at = _winner(line, visits, i)
