@@ -69,7 +69,7 @@ def test_a_checkpoint_belongs_to_its_call(pool, tmp_path, monkeypatch):
         {"embeddings": x, "metric": "cosine"},
         {"embeddings": x, "candidates": range(2000)},
     ):
-        with pytest.raises(InputError, match="left by another call.*; delete it"):
+        with pytest.raises(InputError, match=r"left by another call.*; delete it"):
             select("k_center", 900, checkpoint=path, **changed)
     with pytest.raises(InputError, match="left by another call"):
         select("k_center", 901, checkpoint=path, embeddings=x)
@@ -98,7 +98,7 @@ def test_a_folder_that_cannot_be_written_is_said(pool, tmp_path, monkeypatch):
 def test_ctrl_c_leaves_nothing_but_the_checkpoint(tmp_path):
     """A real process, interrupted by a real signal while it reads a file and writes picks."""
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(20_000, 64)))
-    program = f"""
+    program = """
         import time, labelwise.strategies.watch as watch
         from labelwise.kernels import Euclidean
         from labelwise.strategies import select

@@ -4,12 +4,12 @@ import time
 
 import numpy as np
 import pytest
+from tests.test_battery import make_pool
 
 from labelwise.errors import InputError, ResourceError
 from labelwise.kernels.cost import Sizes, Work
 from labelwise.strategies import Estimate, estimate, list_strategies, select, strategy
 from labelwise.strategies.registry import forget
-from tests.test_battery import make_pool
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from labelwise.kernels.geometry import Geometry, Points
 CENTER_CHUNK = 256
 """Centers applied to the pool in one product: enough to be compute-bound."""
 
-_PAIRS = 16 << 20
+_PAIRS = 2 << 20
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

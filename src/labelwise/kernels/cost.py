@@ -20,7 +20,7 @@ from labelwise.kernels.rows import Rows
 
 Interval = tuple[float, float]
 
-_PROCESS_BYTES = (5e6, 200e6)
+_PROCESS_BYTES = (1e6, 400e6)
 """What blocks, libraries' scratch space and thread stacks take, whatever the pool."""
 
 
@@ -101,8 +101,8 @@ def farthest_work(sizes: Sizes) -> Work:
     held = 4.0 * sizes.width * centers + 26.0 * sizes.rows
     return Work(
         # The picks of the last block are never applied; clumped pools need more, shorter blocks.
-        products=(whole * (sizes.labeled + 0.2 * sizes.n), 1.6 * whole * centers),
-        passes=(2 + centers / 4000, 6 + centers / 60),
+        products=(whole * (sizes.labeled + 0.05 * sizes.n), 1.6 * whole * centers),
+        passes=(2 + centers / 5000, 6 + centers / 100),
         numbers=(0.0, 4.0 * sizes.rows * (20 + centers)),
         steps=(0.3 * sizes.n, 4.0 * sizes.n),
         held=(held, 2.5 * held + _copy(sizes)),
@@ -115,11 +115,12 @@ def kmeans_plus_plus_work(sizes: Sizes) -> Work:
     whole = 2.0 * sizes.rows * width * (sizes.labeled + sizes.n)
     held = 4.0 * width * (sizes.labeled + sizes.n) + 26.0 * sizes.rows
     per_pass = sizes.rows * (2.0 * sizes.classes + sizes.width)
-    passes = 2 + (sizes.labeled + sizes.n) / 128
+    fewest, most = (2 + (sizes.labeled + sizes.n) / every for every in (1024, 128))
     return Work(
-        products=(0.6 * whole, 1.5 * whole),
-        passes=(passes, 2 * passes + 4),
-        numbers=(per_pass * passes, 3 * per_pass * passes + 4 * sizes.rows * sizes.n),
+        # Picks wait for a pass until looking them up again costs more than one.
+        products=(whole * min(1.0, 0.5 + sizes.labeled / (sizes.labeled + sizes.n)), 1.6 * whole),
+        passes=(fewest, most + 4),
+        numbers=(per_pass * fewest, 2 * per_pass * most + sizes.rows * sizes.n),
         steps=(2.0 * sizes.n, 12.0 * sizes.n),
         held=(held, 2.5 * held + _copy(sizes)),
     )
