@@ -102,9 +102,9 @@ class Similarity:
         if self.kind == "dot":
             return self.geometry.inner(some, others)
         if self.kind == "cosine":
-            return self._cosine(some, others, 1.0).clamp_(-1, 1)
+            return self._cosine(some, others, 1.0, 0.0).clamp_(-1, 1)
         if self.kind == "cosine01":
-            return self._cosine(some, others, 0.5).add_(0.5).clamp_(0, 1)
+            return self._cosine(some, others, 0.5, 0.5).clamp_(0, 1)
         squared = self.geometry.offsets(some, others).add_(some.norms.float()[:, None])
         if self.kind == "top_hat":
             return self._inside(squared, some, others, rows, other_rows)
@@ -144,15 +144,18 @@ class Similarity:
             return self.width - squared.sqrt()
         return (squared < max(self.width * self.width, 5e-324)).double()
 
-    def _cosine(self, some: Points, others: Points, scale: float) -> Tensor:
-        """Cosines, scaled."""
-        if self.geometry.directions:
-            # Points of length one, shifted perhaps: the angle follows from their distance.
+    def _cosine(self, some: Points, others: Points, scale: float, plus: float) -> Tensor:
+        """``plus + scale`` times the cosine of every pair."""
+        if self.geometry.directions and self.geometry.shifted:
+            # Points of length one, shifted: the angle follows from their distance.
             offsets = self.geometry.offsets(some, others).mul_(-scale / 2)
-            return offsets.add_((scale - (scale / 2) * some.norms).float()[:, None])
+            return offsets.add_((plus + scale - (scale / 2) * some.norms).float()[:, None])
         inner = self.geometry.inner(some, others)
-        inner.mul_((scale * _inverse_length(some))[:, None]).mul_(_inverse_length(others))
-        return inner
+        if self.geometry.directions:
+            inner.mul_(scale)
+        else:
+            inner.mul_((scale * _inverse_length(some))[:, None]).mul_(_inverse_length(others))
+        return inner.add_(plus) if plus else inner
 
     def _inside(
         self,
