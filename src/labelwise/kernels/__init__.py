@@ -20,7 +20,7 @@ from labelwise.kernels.noise import Generator, derive, numpy_stream, torch_strea
 from labelwise.kernels.partition import Part, partitioned
 from labelwise.kernels.precomputed import Precomputed, SparseSimilarity
 from labelwise.kernels.progress import Progress
-from labelwise.kernels.rows import Rows
+from labelwise.kernels.rows import Rows, per_row
 from labelwise.kernels.similarity import Similarity
 from labelwise.kernels.subset import Subset
 
@@ -64,6 +64,7 @@ __all__ = [
     "neighbor_density",
     "numpy_stream",
     "partitioned",
+    "per_row",
     "torch_stream",
     "typical_distance",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 from labelwise.errors import InputError
 from labelwise.kernels.gemm import single_roundoff
 from labelwise.kernels.geometry import HOLD_BYTES, Geometry, Points, squared_norms
-from labelwise.kernels.rows import Rows
+from labelwise.kernels.rows import Rows, per_row
 
 _SAMPLE_NUMBERS = 1 << 22
 _SUMMED = 256
@@ -211,7 +211,7 @@ class Euclidean(Geometry):
                 total += (ones[:, : len(part)] @ part)[0].double()
         mean = total / len(self)
         center = Points((mean.float()[None],), mean.square().sum()[None])
-        offsets = torch.cat([self.offsets(block, center)[:, 0] for _, block in self.blocks()])
+        offsets = per_row(self.blocks(), len(self), lambda block: self.offsets(block, center)[:, 0])
         off = 2 * _SUMMED * single_roundoff(self._device) * norms.sqrt().mean()
         reach = norms.sqrt() + center.norms.sqrt() + off
         near, slack = (

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from labelwise.errors import InputError
 from labelwise.kernels.gemm import SINGLE_ROUNDOFF, linear, single_roundoff
+from labelwise.kernels.rows import per_row
 
 HOLD_BYTES = 256 << 20
 """A float32 copy of a pool is kept when it is no larger than this; else blocks are converted."""
@@ -270,7 +271,7 @@ class Geometry(ABC):
 
     def squared_norms(self) -> Tensor:
         """(N,) float64, of the points as multiplied: shifted, where the geometry shifts them."""
-        return torch.cat([points.norms for _, points in self.blocks()])
+        return per_row(self.blocks(), len(self), lambda points: points.norms).double()
 
     @abstractmethod
     def true_norms(self, rows: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from labelwise.evidence import Rows, check, rows_first
-from labelwise.kernels import Chosen, Generator
+from labelwise.kernels import Chosen, Generator, per_row
 from labelwise.kernels.cost import score_work
 from labelwise.strategies.entropy import entropy_of
 from labelwise.strategies.pickers import Picker, pick
@@ -40,8 +40,8 @@ def bald_scores(draws: Rows | Tensor) -> Tensor:
     """
     rows = rows_first(check("draws", draws))
     samples = rows.shape[1]
-    parts = []
-    for _, block in rows.blocks():
+
+    def disagreement(block: Tensor) -> Tensor:
         # float64: the difference of two entropies cancels where the draws nearly agree.
         total = torch.zeros(len(block), rows.shape[2], dtype=torch.float64, device=block.device)
         spread = torch.zeros(len(block), dtype=torch.float64, device=block.device)
@@ -49,8 +49,9 @@ def bald_scores(draws: Rows | Tensor) -> Tensor:
             probs = block[:, draw].double()
             total += probs
             spread += entropy_of(probs)
-        parts.append(entropy_of(total / samples) - spread / samples)
-    return torch.cat(parts)
+        return entropy_of(total / samples) - spread / samples
+
+    return per_row(rows.blocks(), len(rows), disagreement)
 
 
 @strategy(cite="Houlsby et al., 2011; Gal et al., ICML 2017", cost=score_work)

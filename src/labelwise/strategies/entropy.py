@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from labelwise.evidence import Rows, as_float, check
-from labelwise.kernels import Chosen, Generator
+from labelwise.kernels import Chosen, Generator, per_row
 from labelwise.kernels.cost import score_work
 from labelwise.strategies.pickers import Picker, pick
 from labelwise.strategies.registry import strategy
@@ -36,7 +36,7 @@ def entropy_scores(probs: Rows | Tensor) -> Tensor:
     tensor([0.6931, 0.0000], dtype=torch.float64)
     """
     rows = check("probs", probs)
-    return torch.cat([entropy_of(as_float(block)) for _, block in rows.blocks()])
+    return per_row(rows.blocks(), len(rows), lambda block: entropy_of(as_float(block)))
 
 
 def entropy_of(probs: Tensor) -> Tensor:

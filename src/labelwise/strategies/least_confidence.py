@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from labelwise.evidence import Rows, as_float, check
-from labelwise.kernels import Chosen, Generator
+from labelwise.kernels import Chosen, Generator, per_row
 from labelwise.kernels.cost import score_work
 from labelwise.strategies.pickers import Picker, pick
 from labelwise.strategies.registry import strategy
@@ -31,7 +30,7 @@ def least_confidence_scores(probs: Rows | Tensor) -> Tensor:
     tensor([0.5000, 0.2500], dtype=torch.float64)
     """
     rows = check("probs", probs)
-    return torch.cat([1 - as_float(block).amax(1).double() for _, block in rows.blocks()])
+    return per_row(rows.blocks(), len(rows), lambda block: 1 - as_float(block).amax(1).double())
 
 
 @strategy(cite="Lewis & Gale, SIGIR 1994", cost=score_work)

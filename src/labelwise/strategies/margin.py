@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from labelwise.errors import InputError
 from labelwise.evidence import Rows, as_float, check
-from labelwise.kernels import Chosen, Generator
+from labelwise.kernels import Chosen, Generator, per_row
 from labelwise.kernels.cost import score_work
 from labelwise.strategies.pickers import Picker, pick
 from labelwise.strategies.registry import strategy
@@ -38,11 +37,12 @@ def margin_scores(probs: Rows | Tensor) -> Tensor:
     rows = check("probs", probs)
     if rows.shape[1] < 2:
         raise InputError("margin compares the two likeliest classes, but probs has one column")
-    parts = []
-    for _, block in rows.blocks():
+
+    def closeness(block: Tensor) -> Tensor:
         first, second = as_float(block).topk(2, dim=1).values.double().T
-        parts.append(1 - (first - second))
-    return torch.cat(parts)
+        return 1 - (first - second)
+
+    return per_row(rows.blocks(), len(rows), closeness)
 
 
 @strategy(cite="Scheffer et al., IDA 2001", cost=score_work)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from labelwise.errors import InputError
 from labelwise.evidence import Rows, as_float, check
-from labelwise.kernels import Chosen, Generator
+from labelwise.kernels import Chosen, Generator, per_row
 from labelwise.kernels.cost import score_work
 from labelwise.strategies.pickers import Picker, pick
 from labelwise.strategies.registry import strategy
@@ -39,11 +39,12 @@ def mase_scores(logits: Rows | Tensor, head_weight: Rows | Tensor) -> Tensor:
     """
     rows, gaps = prepare_head(logits, head_weight)
     inverse = inverse_gaps(gaps)
-    parts = []
-    for _, block in rows.blocks():
+
+    def nearness(block: Tensor) -> Tensor:
         rough, best = rough_distances(block, inverse)
-        parts.append(-least(block, rough, best, gaps))
-    return torch.cat(parts)
+        return -least(block, rough, best, gaps)
+
+    return per_row(rows.blocks(), len(rows), nearness)
 
 
 def least(logits: Tensor, rough: Tensor, best: Tensor, gaps: Tensor) -> Tensor:

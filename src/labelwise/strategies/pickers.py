@@ -22,7 +22,7 @@ from torch import Tensor
 
 from labelwise.errors import InputError, nearest
 from labelwise.evidence import Rows, Signature, as_float, check, read_signature
-from labelwise.kernels import Chosen, Generator
+from labelwise.kernels import Chosen, Generator, per_row
 from labelwise.strategies.clusters import cluster
 
 SMALLEST_SCORE = 1e-12
@@ -196,7 +196,7 @@ def round_robin(
 def predicted(probs: Rows) -> Tensor:
     """The likeliest class of each row, (N,) int64 on the CPU; the lowest class on a tie."""
     rows = check("probs", probs)
-    return torch.cat([as_float(block).argmax(1).cpu() for _, block in rows.blocks()])
+    return per_row(rows.blocks(), len(rows), lambda block: as_float(block).argmax(1)).cpu()
 
 
 PICKERS: dict[str, Picker] = {
