@@ -26,6 +26,7 @@ def least_confidence_scores(probs: Rows | Tensor) -> Tensor:
     Source:
         Lewis & Gale, "A Sequential Algorithm for Training Text Classifiers", SIGIR 1994.
 
+    >>> import torch
     >>> least_confidence_scores(torch.tensor([[0.5, 0.5], [0.75, 0.25]]))
     tensor([0.5000, 0.2500], dtype=torch.float64)
     """

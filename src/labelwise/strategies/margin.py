@@ -31,6 +31,7 @@ def margin_scores(probs: Rows | Tensor) -> Tensor:
         Extraction", IDA 2001. The usual rule asks for the smallest margin; we turn it
         round so that larger always means "ask first".
 
+    >>> import torch
     >>> margin_scores(torch.tensor([[0.5, 0.5, 0.0], [0.75, 0.25, 0.0]]))
     tensor([1.0000, 0.5000], dtype=torch.float64)
     """
