@@ -6,8 +6,9 @@ sent for a block 25 m k bytes of bounds, m D b of points and 17 m back; sent in 
 of centers; computed 2 N n D operations. A pass reads N D b bytes; reading and computing go on at
 the same time, so a pass takes the longer of the two, and each block waits for three answers.
 
-How many blocks and passes there are depends on the data: 100,000 x 128 took 5 passes and 16 blocks for
-1,000 picks, clumped pools take more. The tables take one pass and four blocks for every 50 picks.
+How many blocks and passes there are depends on the data: 100,000 x 128 took 5 passes and 16
+blocks for 1,000 picks, clumped pools take more. The tables take one pass and four blocks for
+every 50 picks.
 The k-center of BADGE's gradients is the same with D + C for D.
 """
 

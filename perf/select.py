@@ -1,4 +1,4 @@
-"""Farthest-first and BADGE at 50,000 x 512, 1,000 and 2,000 picks: seconds against the fp32 floor and other codes.
+"""Farthest-first and BADGE at 50,000 x 512: seconds against the fp32 floor, and other codes.
 
 The floor is the useful work alone, 2 N n D operations (D + C for BADGE), at the best fp32 rate
 that any library reached in the same run. ``covered`` rows cost as much again and are in the
