@@ -123,6 +123,10 @@ def select(
     device: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="Where to compute: cpu, cuda, ...")
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="local, or ray for a cluster: k_center, badge."),
+    ] = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(

@@ -34,6 +34,14 @@ def hold_limit(memory: int | None) -> int:
     return HOLD_BYTES if memory is None else min(HOLD_BYTES, memory // 4)
 
 
+def _device_block(device: torch.device) -> int:
+    """Bytes of a block on an accelerator: a sixteenth of what is free, 16 MB to 1 GB."""
+    if device.type != "cuda":
+        return 256 << 20
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(16 << 20, min(1 << 30, free // 16))
+
+
 class Chosen(NamedTuple):
     """What a kernel picked: rows in pick order, and what each pick gained."""
 
@@ -256,8 +264,8 @@ class Geometry(ABC):
 
     @property
     def block_size(self) -> int:
-        """Rows a block holds: its factors fill `block_bytes` (256 MB on an accelerator)."""
-        size = self.block_bytes if self.device.type == "cpu" else (256 << 20)
+        """Rows a block holds: its factors fill `block_bytes`, or a share of a device's memory."""
+        size = self.block_bytes if self.device.type == "cpu" else _device_block(self.device)
         return max(256, min(16384, size // (4 * sum(self.widths))))
 
     def blocks(self) -> Iterator[tuple[int, Points]]:
