@@ -7,8 +7,9 @@ products alone, at the best fp32 rate of this run; ``estimate`` is what `labelwi
 before the job, and ``MB`` the peak of anonymous memory beyond what the process held before it.
 The aims: k-center 8 min, BADGE 12 min, BASE and margin 1 min.
 
-``python -m perf imagenet`` prints the table; ``python -m perf.imagenet --growth FILE`` also draws
-time against the number of rows and of picks.
+``python -m perf imagenet`` prints the table; ``python -m perf.imagenet --linear`` runs the other
+linear kernels on the same file, 100 picks each, and ``--growth FILE`` draws time against the number
+of rows and of picks.
 """
 
 from __future__ import annotations
@@ -56,6 +57,71 @@ print(json.dumps({
     "last": picked.scores.tolist()[-1],
 }))
 """
+
+
+_LINEAR = """
+import json, sys, time
+import torch
+from labelwise import kernels as k
+from labelwise.kernels import functions as f
+from perf.common import PeakMemory
+folder, job, picks, memory = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+path = f"{folder}/embeddings.npy"
+noise = k.Generator(0)
+def alike():
+    return k.Similarity(k.Cosine(path, hold=0), "cosine01")
+def query(similarity):
+    return similarity.take(torch.arange(100))
+def part_of(part):
+    return k.farthest_first(part.geometry, part.n, candidates=part.candidates)
+def plain(**how):
+    return k.Euclidean(path, hold=0, **how)
+run = {
+    "robust k-center, 128 outliers": lambda: k.farthest_first(
+        plain(), picks, outliers=128, generator=noise, memory=memory),
+    "k-center, 10 partitions": lambda: k.partitioned(
+        part_of, plain(), picks, 10, generator=noise, memory=memory),
+    "k-means, 100 clusters, 3 iterations": lambda: k.kmeans(
+        path, 100, generator=noise, iterations=3, init="random", memory=memory),
+    "herding": lambda: k.herding(plain(), picks, memory=memory),
+    "kernel herding": lambda: k.kernel_herding(alike(), picks, memory=memory),
+    "graph cut": lambda: k.greedy(f.GraphCut(alike(), memory=memory), picks),
+    "GCMI, 100 queries": lambda: k.greedy(f.GraphCutMI(s := alike(), query(s)), picks),
+    "FLQMI, 100 queries": lambda: k.greedy(f.FacilityLocationQMI(s := alike(), query(s)), picks),
+    "matching pursuit": lambda: k.matching_pursuit(plain(shift=False), picks, memory=memory),
+    "feature-based, of the positive part": lambda: k.greedy(
+        f.FeatureBased(k.Rows(path).map(torch.relu, "features")), picks),
+}[job]
+with PeakMemory() as peak:
+    start = time.perf_counter()
+    run()
+    seconds = time.perf_counter() - start
+print(json.dumps({"seconds": seconds, "megabytes": peak.megabytes}))
+"""
+
+
+def linear(quick: bool = False) -> list[dict[str, object]]:
+    """The linear kernels that no strategy of the main table runs, a row each."""
+    folder, rows, width, _, _ = pool_folder(quick)
+    picks = 100
+    jobs = [line.split('"')[1] for line in _LINEAR.splitlines() if line.startswith('    "')]
+    found: list[dict[str, object]] = []
+    for job in jobs:
+        command = [sys.executable, "-c", _LINEAR, str(folder), job, str(picks), "8000000000"]
+        row: dict[str, object] = {"kernel": job, "size": f"{rows:,} x {width}", "picks": picks}
+        try:
+            ran = subprocess.run(command, capture_output=True, text=True, timeout=900)
+        except subprocess.TimeoutExpired:
+            row["seconds"] = "over 900"
+        else:
+            if ran.returncode:
+                row["seconds"] = ran.stderr.strip().splitlines()[-1][:100]
+            else:
+                got = json.loads(ran.stdout.splitlines()[-1])
+                row |= {"seconds": got["seconds"], "MB": got["megabytes"]}
+        found.append(row)
+        print(row, file=sys.stderr, flush=True)
+    return found
 
 
 def pool_folder(quick: bool) -> tuple[Path, int, int, int, int]:
@@ -160,12 +226,15 @@ def _draw(found: list[dict[str, object]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m perf.imagenet", description=__doc__)
     parser.add_argument("jobs", nargs="*", help=f"of {', '.join(AIMS)}; all by default")
+    parser.add_argument("--linear", action="store_true", help="the other linear kernels instead")
     parser.add_argument("--growth", type=Path, help="draw growth to this file instead")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
     print(machine())
     if given.growth:
         print(table(growth(given.growth, given.quick)))
+    elif given.linear:
+        print(table(linear(given.quick)))
     else:
         print(table(run(given.quick, tuple(given.jobs) or tuple(AIMS))))
 
