@@ -89,7 +89,7 @@ def score_work(sizes: Sizes) -> Work:
     predictions = sizes.rows * max(1, sizes.classes) * max(1, sizes.draws)
     return Work(
         passes=(1, 3),
-        numbers=(predictions, 30 * predictions + 20 * sizes.rows),
+        numbers=(0.3 * predictions, 20 * predictions + 20 * sizes.rows),
         held=(8.0 * sizes.rows, 80.0 * sizes.rows),
     )
 
@@ -169,7 +169,7 @@ def seconds(work: Work, rates: Rates, sizes: Sizes) -> Interval:
         ) / pace
 
     # Others may take a share of the machine, or have had one while the rates were measured.
-    return total(0, 1.5), total(1, 0.6) + 0.1
+    return total(0, 2.0), total(1, 0.5) + 0.1
 
 
 def bytes_held(work: Work) -> Interval:

@@ -121,6 +121,36 @@ def base(
     return Chosen(*(torch.cat(parts) for parts in zip(*picked)))
 
 
+class _Pending:
+    """Entries that wait to be merged, in arrays made beforehand (see `per_row` for why)."""
+
+    def __init__(self, capacity: int) -> None:
+        self.rows = torch.empty(capacity, dtype=torch.int64)
+        self._columns = torch.empty(capacity, dtype=torch.int64)
+        self._values = torch.empty(capacity, dtype=torch.float64)
+        self._count = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether half of the room is taken."""
+        return 2 * self._count >= len(self.rows)
+
+    def take(self, rows: Tensor, columns: Tensor, values: Tensor) -> bool:
+        """Keep some entries; False if there is no room."""
+        stop = self._count + len(rows)
+        if stop > len(self.rows):
+            return False
+        part = slice(self._count, stop)
+        self.rows[part], self._columns[part], self._values[part] = rows, columns, values
+        self._count = stop
+        return True
+
+    def empty(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The entries, which are then gone."""
+        part, self._count = slice(0, self._count), 0
+        return self.rows[part], self._columns[part], self._values[part]
+
+
 class _Shortlists:
     """For some classes, every row that may be among the nearest to each.
 
@@ -144,20 +174,27 @@ class _Shortlists:
     def fill(self, logits: Rows, gaps: Tensor, left: Tensor) -> bool:
         """Read the pool once; False if more rows tie for a place than there is room for."""
         inverse = inverse_gaps(gaps)
-        enough = min(self._room // 4, max(1 << 20, 4 * len(self._quotas) * self._length))
-        step = max(1, min(logits.block_size(), enough // len(self._quotas)))
-        pending: list[tuple[Tensor, Tensor, Tensor]] = []
-        held = 0
-        for start, block in logits.blocks(step):
-            found = self._near(block, inverse, gaps, left[start : start + len(block)])
-            pending.append((found[0] + start, *found[1:]))
-            held += len(found[0])
-            if held > enough:
-                self._merge(pending)
-                pending, held = [], 0
+        pending = _Pending(max(1 << 16, 4 * len(self._quotas) * self._length))
+        for start, block in logits.blocks():
+            at = 0
+            while at < len(block):
+                # Before there are limits every entry counts, so a few rows are enough.
+                few = max(1, min(len(pending.rows), self._room // 4) // len(self._quotas))
+                stop = at + few if bool(self._limit.isinf().any()) else len(block)
+                piece = block[at:stop]
+                row, column, value = self._near(
+                    piece, inverse, gaps, left[start + at : start + at + len(piece)]
+                )
+                if not pending.take(row + (start + at), column, value):
+                    self._merge(*pending.empty())
+                    if not pending.take(row + (start + at), column, value):
+                        self._merge(row + (start + at), column, value)
+                if pending.full:
+                    self._merge(*pending.empty())
                 if len(self._rows) > self._room // 4:
                     return False
-        self._merge(pending)
+                at += len(piece)
+        self._merge(*pending.empty())
         return True
 
     def _near(
@@ -175,14 +212,11 @@ class _Shortlists:
         distance = torch.where(best[row] == label, own[row], distance)
         return row.cpu(), column.cpu(), distance.cpu()
 
-    def _merge(self, parts: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+    def _merge(self, rows: Tensor, columns: Tensor, values: Tensor) -> None:
         """Take new entries in; of each class keep the nearest, and all that tie with the last."""
-        rows, columns, values = (
-            torch.cat([old, *new])
-            for old, new in zip(
-                (self._rows, self._columns, self._values), zip(*parts) if parts else ((), (), ())
-            )
-        )
+        rows = torch.cat([self._rows, rows])
+        columns = torch.cat([self._columns, columns])
+        values = torch.cat([self._values, values])
         order = np.lexsort((values.numpy(), columns.numpy()))
         rows, columns, values = rows[order], columns[order], values[order]
         classes = torch.arange(len(self._quotas))
