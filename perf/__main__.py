@@ -9,7 +9,10 @@ from pathlib import Path
 
 from perf.common import machine, table
 
-MODULES = ("imports", "select", "fit", "encode", "training", "ray", "scale")
+MODULES = (
+    *("imports", "select", "fit", "encode", "training", "kmeans", "kernels", "coverage"),
+    *("imagenet", "ray", "scale"),
+)
 
 
 def main() -> None:
