@@ -9,7 +9,7 @@ import torch
 from labelwise.errors import InputError
 from labelwise.strategies import get_strategy, list_strategies, select
 
-EXPECTED = 13
+EXPECTED = 15
 STRATEGIES = [
     found.name
     for found in list_strategies()
@@ -247,4 +247,4 @@ def test_every_score_with_every_picker(name, picker, pool, labeled):
 
 def test_every_score_strategy_takes_a_picker():
     pickers = {s for s in STRATEGIES if "picker" in get_strategy(s).options}
-    assert pickers == {"entropy", "least_confidence", "margin", "bald", "mase"}
+    assert pickers == {"entropy", "least_confidence", "margin", "bald", "mase", "mean_std", "variation_ratio"}
