@@ -48,7 +48,7 @@ def _parts(pool: Any) -> dict[str, np.ndarray]:
 
 
 def _com(pool: Any) -> np.ndarray:
-    from submodlib_cpp import FeatureBased
+    from submodlib_cpp import ConcaveOverModular
 
     s = pool.kernel()[:, pool.query]
     return _submodlib(
@@ -56,7 +56,7 @@ def _com(pool: Any) -> np.ndarray:
         pool,
         num_queries=len(pool.query),
         query_sijs=np.ascontiguousarray(s),
-        mode=FeatureBased.squareRoot,
+        mode=ConcaveOverModular.squareRoot,
     )
 
 
