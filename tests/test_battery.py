@@ -9,7 +9,7 @@ import torch
 from labelwise.errors import InputError
 from labelwise.strategies import get_strategy, list_strategies, select
 
-EXPECTED = 15
+EXPECTED = 16
 STRATEGIES = [
     found.name
     for found in list_strategies()

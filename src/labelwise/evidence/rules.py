@@ -183,13 +183,19 @@ RULES: Mapping[str, Rule] = {
     "head_bias": Rule(("C",), "the last layer's bias", _finite),
     "labeled": Rule(("L",), "rows of the pool that have labels", _distinct),
     "labels": Rule(("L",), "classes of the labeled rows", _classes),
+    "query_probs": Rule(("Q", "C"), "class distributions of query points", _distributions),
+    "query_embeddings": Rule(("Q", "D"), "features of query points", _finite),
+    "query_labels": Rule(("Q",), "true classes of query points", _classes),
+    "private_probs": Rule(("P", "C"), "class distributions of private points", _distributions),
+    "private_embeddings": Rule(("P", "D"), "features of private points", _finite),
+    "private_labels": Rule(("P",), "true classes of private points", _classes),
     "oracle_labels": Rule(("N",), "true classes, which only a simulation knows", _classes),
     "round": Rule((), "which round this is, the first is 0", _count),
     "rounds": Rule((), "how many rounds there will be", _count),
 }
 """The evidence labelwise knows by name. Evidence of any other name reaches a strategy as it is."""
 
-NUMBERS = frozenset({"labeled", "labels", "oracle_labels"})
+NUMBERS = frozenset({"labeled", "labels", "query_labels", "private_labels", "oracle_labels"})
 """Evidence that reaches a strategy as an int64 tensor on the CPU."""
 
 
@@ -258,4 +264,6 @@ _AXES = {
     "D": "embedding columns",
     "S": "draws",
     "L": "labeled rows",
+    "Q": "query points",
+    "P": "private points",
 }

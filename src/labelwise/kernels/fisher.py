@@ -15,7 +15,7 @@ from labelwise.kernels.fisher_blocks import BLOCK_BYTES, Classified, Step, trace
 from labelwise.kernels.functions.base import SetFunction
 from labelwise.kernels.geometry import Chosen
 from labelwise.kernels.greedy import greedy
-from labelwise.kernels.progress import Progress
+from labelwise.kernels.progress import Progress, inside
 from labelwise.kernels.rows import Rows
 
 REFRESH = 500
@@ -172,7 +172,7 @@ def fisher_greedy(
     points = Classified(p, h, rows, where)
     forward = FisherTrace(points, inverse, fisher, share)
     most = min(len(rows), math.ceil(oversample * n))
-    added = greedy(forward, most, progress=_inside(progress, rows))
+    added = greedy(forward, most, progress=inside(progress, rows))
     kept = torch.arange(most)
     if most > n:
         some = Classified(p, h, rows[added.rows], where)
@@ -190,29 +190,6 @@ class _Counted:
 
     def __len__(self) -> int:
         return self._size
-
-
-def _inside(progress: Progress | None, rows: Tensor) -> Progress | None:
-    """Progress in places among the candidates, told outside in rows of the pool."""
-    if progress is None:
-        return None
-    earlier = progress.earlier
-    if earlier is not None:
-        places = torch.searchsorted(rows, earlier.rows)
-        found = places.clamp(max=len(rows) - 1)
-        if not bool((rows[found] == earlier.rows).all()):
-            raise InputError("the checkpoint holds rows that may not be picked here; delete it")
-        earlier = Chosen(places, earlier.gains)
-    told = [0 if earlier is None else len(earlier.rows)]
-
-    def tell(chosen: Chosen) -> None:
-        new = slice(told[0], len(chosen.rows))
-        progress.picked(rows[chosen.rows[new]], chosen.gains[new])
-        told[0] = len(chosen.rows)
-
-    if earlier is not None:
-        progress.resume(len(earlier.rows))
-    return Progress(earlier, tell)
 
 
 def _check(p: Rows, h: Rows, lam: float, oversample: float) -> None:

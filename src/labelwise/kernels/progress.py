@@ -103,3 +103,34 @@ def tell(progress: Progress | None, rows: list[int], gains: list[float], before:
         progress.picked(
             torch.tensor(rows[before:]), torch.tensor(gains[before:], dtype=torch.float64)
         )
+
+
+def inside(progress: Progress | None, rows: Tensor) -> Progress | None:
+    """The progress of a kernel that runs on some rows, told outside in rows of the pool.
+
+    Args:
+        progress: of the whole call.
+        rows: (m,) int64, ascending; the kernel's row i is ``rows[i]``.
+
+    Raises:
+        InputError: earlier picks that are not among the rows.
+    """
+    if progress is None:
+        return None
+    earlier = progress.earlier
+    if earlier is not None:
+        places = torch.searchsorted(rows, earlier.rows)
+        found = places.clamp(max=len(rows) - 1)
+        if not bool((rows[found] == earlier.rows).all()):
+            raise InputError("the checkpoint holds rows that may not be picked here; delete it")
+        earlier = Chosen(places, earlier.gains)
+    told = [0 if earlier is None else len(earlier.rows)]
+
+    def report(chosen: Chosen) -> None:
+        new = slice(told[0], len(chosen.rows))
+        progress.picked(rows[chosen.rows[new]], chosen.gains[new])
+        told[0] = len(chosen.rows)
+
+    if earlier is not None:
+        progress.resume(len(earlier.rows))
+    return Progress(earlier, report)
