@@ -131,6 +131,7 @@ class Block:
         self.points = cover.geometry.take(torch.from_numpy(rows))
         self.norms: FloatArray = self.points.norms.cpu().numpy()
         self._between: FloatArray | None = None
+        self._place: dict[int, int] = {}
         if cover.waiting and len(rows):
             centers = cover.centers
             nearest = centers.offsets(self.points, centers[cover.bounds.applied :])
@@ -159,16 +160,22 @@ class Block:
             self.upper[closer] = np.minimum(self.upper[closer], (near + slack)[closer])
             self.exact[closer] = False
 
+    def expect(self, which: IntArray) -> None:
+        """Measure from rows that are likely to become centers, in one product."""
+        some = torch.from_numpy(which).to(self.points.norms.device)
+        pairs = self.cover.geometry.offsets(self.points, self.points[some]).cpu().numpy()
+        self._between = np.ascontiguousarray(pairs.T)
+        self._place = {int(at): i for i, at in enumerate(which)}
+
     def _offsets_to(self, at: int) -> FloatArray:
         """Offsets of all rows to one of them."""
-        if len(self) > _ALL_PAIRS:
-            one = self.points[at : at + 1]
-            found: FloatArray = self.cover.geometry.offsets(self.points, one)[:, 0].cpu().numpy()
-            return found
-        if self._between is None:
-            pairs = self.cover.geometry.offsets(self.points, self.points).cpu().numpy()
-            self._between = np.ascontiguousarray(pairs.T)
-        return self._between[at]
+        if self._between is None and len(self) <= _ALL_PAIRS:
+            self.expect(np.arange(len(self)))
+        if self._between is not None and at in self._place:
+            return self._between[self._place[at]]
+        one = self.points[at : at + 1]
+        found: FloatArray = self.cover.geometry.offsets(self.points, one)[:, 0].cpu().numpy()
+        return found
 
     def refine(self, which: IntArray) -> None:
         """Make the bounds of some rows of the block true ones."""
@@ -196,7 +203,9 @@ def prepare(
     return fence.taken, fence.mask(0, fence.size)
 
 
-def check_memory(geometry: Geometry, centers: int, memory: int | None, line: int) -> None:
+def check_memory(
+    geometry: Geometry, centers: int, memory: int | None, line: int, likely: int
+) -> None:
     """Refuse a bound on memory that a cover of this geometry cannot keep.
 
     A cover holds 25 bytes a row, up to 64 while it sorts them (elsewhere, if the rows are), the
@@ -205,7 +214,8 @@ def check_memory(geometry: Geometry, centers: int, memory: int | None, line: int
     Args:
         geometry: the points.
         centers: how many there will be. memory: bytes; None for no bound.
-        line: how many rows are first in line at the most.
+        line: how many rows are first in line at the most. likely: how many of them are measured
+            from beforehand.
     """
     if memory is None:
         return
@@ -213,7 +223,7 @@ def check_memory(geometry: Geometry, centers: int, memory: int | None, line: int
     rows = 0 if isinstance(geometry, Distributed) else len(geometry)
     line = min(line, len(geometry))
     need = 64 * rows + 4 * width * centers + _SCRATCH_BYTES
-    need += 12 * line * width + 8 * min(line, _ALL_PAIRS) ** 2
+    need += 12 * line * width + 8 * line * min(line, likely, _ALL_PAIRS)
     need += _BLOCKS * min(geometry.block_size, 256) * (width + CENTER_CHUNK)
     if memory < need:
         raise ResourceError(

@@ -90,7 +90,7 @@ def farthest_first(
     """
     fence = fenced(len(geometry), n, covered, candidates)
     base = len(fence.taken)
-    check_memory(geometry, base + n, memory, block)
+    check_memory(geometry, base + n, memory, block, block)
     ranks = _Ranks(outliers, eta, generator, len(fence), n)
     cover = Cover(geometry, fence, base + n, progress)
     picks, gains = resume(progress, n, fence.allows)

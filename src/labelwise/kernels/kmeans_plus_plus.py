@@ -105,7 +105,7 @@ def kmeans_plus_plus(
         )
     fence = fenced(len(geometry), n, covered, candidates)
     base = len(fence.taken)
-    check_memory(geometry, base + n, memory, min(n, block) * _LOOKED_AT[1])
+    check_memory(geometry, base + n, memory, min(n, block) * _LOOKED_AT[1], block)
     cover = Cover(geometry, fence, base + n, progress)
     sampler = _Sampler(cover, generator, trials)
     picks, sampler.gains = resume(progress, n, fence.allows)
@@ -178,6 +178,8 @@ class _Sampler:
         rows, where = np.unique(visits.rows, return_inverse=True)
         visits.rows = where.reshape(visits.rows.shape)
         line = cover.block(rows, *cover.bounds.read(rows))
+        likely = _ratio(visits.times, line.upper[visits.rows]).argmin(axis=1)
+        line.expect(np.unique(np.take_along_axis(visits.rows, likely[:, None], 1)))
         self.spent += len(rows) * (len(rows) + cover.waiting + _READ_COST) + _BLOCK_COST
         self.spent += cover.bounds.ask_cost
         before, left_open = len(cover), 0
