@@ -217,6 +217,9 @@ def _draw(found: list[dict[str, object]], path: Path) -> None:
         rest = "picks" if what == "rows" else "rows"
         axis.set(xscale="log", yscale="log", xlabel=f"{what} ({other:,} {rest})")
         axis.margins(x=0.25)
+        marks = [r[what] for r in mine]
+        axis.set_xticks(marks, [f"{mark:,}" for mark in marks])
+        axis.minorticks_off()
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25, which="both")
     axes[0].set_ylabel("seconds")
