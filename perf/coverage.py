@@ -1,7 +1,7 @@
 """Facility location, cosine: 20,000 x 512 with 400 picks, 50,000 with 1,000, 200,000 with 2,000.
 
 The pool is a Gaussian mixture, float16 on disk. Each size is a process of its own with a bound on
-memory of 2 GB, 1 GiB and 4 GiB; the aims are 7 s, 120 s and 20 min. ``all pairs once`` is the
+memory of 4.5 GB, 1 GiB and 4 GiB; the aims are 7 s, 120 s and 20 min. ``all pairs once`` is the
 time of one product of every pair at this run's best fp32 rate. The value is held against the plain
 greedy's in float64 where that can be run, ``python -m perf.coverage --check``.
 
@@ -26,7 +26,7 @@ from perf.common import PeakMemory, gemm_rates, machine, table
 
 WIDTH = 512
 SIZES = {
-    20_000: (400, 2_000_000_000, 7),
+    20_000: (400, 4_500_000_000, 7),
     50_000: (1000, 1 << 30, 120),
     200_000: (2000, 4 << 30, 1200),
 }
@@ -110,7 +110,7 @@ def main() -> None:
     if given.one:
         print(json.dumps(one(*given.one)))
     elif given.check:
-        print(table([dict(check())]))
+        print({name: f"{value:.10g}" for name, value in check().items()})
     else:
         print(machine())
         print(table(run(largest=200_000 if given.all else 50_000)))

@@ -9,7 +9,7 @@ import torch
 from labelwise.errors import InputError
 from labelwise.strategies import get_strategy, list_strategies, select
 
-EXPECTED = 16
+EXPECTED = 19
 STRATEGIES = [
     found.name
     for found in list_strategies()
@@ -17,7 +17,7 @@ STRATEGIES = [
 ]
 SIZE, CLASSES, WIDTH, DRAWS = 120, 4, 6, 5
 
-NEEDS_TWO_CLASSES = {"margin", "base", "mase"}
+NEEDS_TWO_CLASSES = {"margin", "base", "mase", "bait"}
 """Strategies defined by two classes: with a single one they refuse."""
 
 NEEDS_LABELED: set[str] = set()
