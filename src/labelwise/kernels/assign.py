@@ -198,10 +198,13 @@ class Assignment:
         assert self.centers is not None
         if rows is None:
             rows = torch.arange(len(self.member), device=self.member.device)
-        found = [torch.zeros(0, dtype=torch.float64, device=self.member.device)]
-        for part in rows.split(max(1, _DOUBLES // self.geometry.widths[0])):
-            found.append(self.centers.apart(self.given(part), self.member[part]))
-        return torch.cat(found)
+        # Made beforehand: results kept between large temporaries leave holes in the heap.
+        found = torch.empty(len(rows), dtype=torch.float64, device=self.member.device)
+        step = max(1, _DOUBLES // self.geometry.widths[0])
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            found[start : start + step] = self.centers.apart(self.given(part), self.member[part])
+        return found
 
     def _renew(
         self,
