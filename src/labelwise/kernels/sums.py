@@ -123,14 +123,24 @@ class LinearSums:
 
     def own(self) -> Tensor:
         """Each row's similarity to itself, (N,) float64."""
-        empty = torch.zeros(0, dtype=torch.float64, device=self.geometry.device)
-        parts = (self._own(*self._read(points)) for points in self._parts(None))
-        return torch.cat([empty, *parts])
+        found = self._room(None)
+        start = 0
+        for points in self._parts(None):
+            found[start : start + len(points)] = self._own(*self._read(points))
+            start += len(points)
+        return found
+
+    def _room(self, rows: Tensor | None) -> Tensor:
+        """Made beforehand: results kept between large temporaries leave holes in the heap."""
+        size = len(self.geometry) if rows is None else len(rows)
+        return torch.zeros(size, dtype=torch.float64, device=self.geometry.device)
 
     def _pass(self, total: Total, rows: Tensor | None, own: bool = False) -> tuple[Tensor, Tensor]:
-        empty = torch.zeros(0, dtype=torch.float64, device=self.geometry.device)
-        found, alone = [empty], [empty]
+        found, alone = self._room(rows), self._room(rows if own else torch.zeros(0))
+        start = 0
         for points in self._parts(rows):
+            part = slice(start, start + len(points))
+            start += len(points)
             factors, unit, apart = self._read(points)
             inner = torch.zeros(len(points), dtype=torch.float64, device=self.geometry.device)
             for mine, term in zip(total.sums, self.geometry.terms(factors)):
@@ -142,10 +152,10 @@ class LinearSums:
                 inner *= unit
             if apart is not None:
                 inner += apart * total.weight + total.apart
-            found.append(inner.mul_(self.scale).add_(self.constant * total.weight))
+            found[part] = inner.mul_(self.scale).add_(self.constant * total.weight)
             if own:
-                alone.append(self._own(factors, unit, apart))
-        return torch.cat(found), torch.cat(alone)
+                alone[part] = self._own(factors, unit, apart)
+        return found, alone
 
     def _own(
         self, factors: tuple[Tensor, ...], unit: Tensor | None, apart: Tensor | None
