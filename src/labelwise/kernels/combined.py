@@ -17,6 +17,7 @@ from torch import Tensor
 from labelwise.errors import InputError, ResourceError
 from labelwise.kernels.gemm import SINGLE_ROUNDOFF
 from labelwise.kernels.geometry import Geometry, Points, Term
+from labelwise.kernels.rows import in_order
 
 _PAIR_BYTES = 1 << 20
 _BUILT_BYTES = 16 << 20
@@ -36,10 +37,9 @@ class Composite(Geometry):
     def exact(self, rows: Tensor, others: Tensor) -> Tensor:
         """Squared distances of pairs of rows, (P,) float64, from differences of the factors."""
         step = self._rows_at_once
-        found = [torch.zeros(0, dtype=torch.float64, device=self.device)]
-        for x, y in zip(rows.split(step), others.split(step)):
-            found.append(self.moments(self.double(x), self.double(y)).apart)
-        return torch.cat(found)
+        pairs = zip(rows.split(step), others.split(step))
+        parts = (self.moments(self.double(x), self.double(y)).apart for x, y in pairs)
+        return in_order(parts, len(rows))
 
     def squared_norms(self) -> Tensor:
         """(N,) float64; computed once."""
@@ -49,9 +49,8 @@ class Composite(Geometry):
 
     def true_norms(self, rows: Tensor) -> Tensor:
         """Squared norms of the points as given, never shifted, (n,) float64."""
-        found = [torch.zeros(0, dtype=torch.float64, device=self.device)]
-        found += [_norms(self.terms(self.double(part))) for part in rows.split(self._rows_at_once)]
-        return torch.cat(found)
+        parts = (_norms(self.terms(self.double(x))) for x in rows.split(self._rows_at_once))
+        return in_order(parts, len(rows))
 
     def to_mean(self, rows: Tensor) -> Tensor:
         """Squared distances to the mean of all points, less its squared norm, (n,) float64.
@@ -66,15 +65,16 @@ class Composite(Geometry):
         shapes = self._shapes()
         flat = mean.split([math.prod(shape) for shape in shapes])
         means = [part.view(shape) for part, shape in zip(flat, shapes)]
-        found = [torch.zeros(0, dtype=torch.float64, device=self.device)]
-        for part in rows.split(self._rows_at_once):
+
+        def away(part: Tensor) -> Tensor:
             terms = self.terms(_double(self.take(part)))
             along = [
                 t.weight * ((t.factors[0] @ mean) * _rest(t)).sum(1)
                 for t, mean in zip(terms, means)
             ]
-            found.append(_norms(terms) - 2 * torch.stack(along).sum(0))
-        return torch.cat(found)
+            return _norms(terms) - 2 * torch.stack(along).sum(0)
+
+        return in_order(map(away, rows.split(self._rows_at_once)), len(rows))
 
     def total(self) -> Tensor:
         """The sum of every term over all points, flattened and joined, float64."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from labelwise.errors import InputError
 from labelwise.kernels.gemm import single_roundoff
 from labelwise.kernels.geometry import HOLD_BYTES, Geometry, Points, squared_norms
-from labelwise.kernels.rows import Rows, per_row
+from labelwise.kernels.rows import Rows, in_order, per_row
 
 _SAMPLE_NUMBERS = 1 << 22
 _SUMMED = 256
@@ -147,13 +147,13 @@ class Euclidean(Geometry):
         step = max(1, min(len(rows), (1 << 19) // (8 * self.widths[0])))
         shape = (2, step, self.widths[0])
         buffer = torch.empty(shape, dtype=torch.float64, device=self._device)
-        parts = []
+        found = torch.zeros(len(rows), dtype=torch.float64, device=self._device)
         for i in range(0, len(rows), step):
             mine, theirs = buffer[:, : len(rows[i : i + step])]
             self._double(rows[i : i + step], mine)
             self._double(others[i : i + step], theirs)
-            parts.append(mine.sub_(theirs).square_().sum(1))
-        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+            found[i : i + step] = mine.sub_(theirs).square_().sum(1)
+        return found
 
     def double(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Stored rows as float64, never shifted or rounded."""
@@ -171,9 +171,8 @@ class Euclidean(Geometry):
     def true_norms(self, rows: Tensor) -> Tensor:
         """Squared norms of the rows as given, (n,) float64."""
         step = max(1, (32 << 20) // (8 * self.widths[0]))
-        return torch.cat(
-            [self._double(rows[i : i + step]).square_().sum(1) for i in range(0, len(rows), step)]
-        )
+        parts = (self._double(some).square_().sum(1) for some in rows.split(step))
+        return in_order(parts, len(rows))
 
     def apart(self, some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Tensor:
         """Squared distances of P pairs of vectors in float64, (P,)."""
@@ -191,12 +190,8 @@ class Euclidean(Geometry):
     def from_mean(self, rows: Tensor, mean: Tensor) -> Tensor:
         """Squared distances to a mean in shifted coordinates, (n,) float64."""
         step = max(1, (32 << 20) // (8 * self.widths[0]))
-        return torch.cat(
-            [
-                (self.take(rows[i : i + step]).factors[0].double() - mean).square_().sum(1)
-                for i in range(0, len(rows), step)
-            ]
-        )
+        points = (self.take(some).factors[0].double() for some in rows.split(step))
+        return in_order(((x - mean).square_().sum(1) for x in points), len(rows))
 
     def nearest_mean(self, rows: Tensor) -> int:
         """The one of ``rows`` nearest the mean of all points; the lowest on a tie to 1e-12.

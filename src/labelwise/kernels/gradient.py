@@ -14,7 +14,7 @@ from torch import Tensor
 
 from labelwise.errors import InputError
 from labelwise.kernels.geometry import HOLD_BYTES, Geometry, Points, squared_norms
-from labelwise.kernels.rows import Rows
+from labelwise.kernels.rows import Rows, in_order
 
 
 class GradientEmbedding(Geometry):
@@ -149,11 +149,9 @@ class GradientEmbedding(Geometry):
         ``|da|^2 |h_i|^2 + |a_j|^2 |dh|^2 + 2 (da . a_j)(h_i . dh)``.
         """
         step = max(1, (32 << 20) // (8 * sum(self.widths)))
-        parts = [
-            self.apart(self._double(rows[i : i + step]), self._double(others[i : i + step]))
-            for i in range(0, len(rows), step)
-        ]
-        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+        pairs = zip(rows.split(step), others.split(step))
+        parts = (self.apart(self._double(x), self._double(y)) for x, y in pairs)
+        return in_order(parts, len(rows))
 
     def apart(self, some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Tensor:
         """Squared distances of P pairs of gradients in float64, (P,); see `exact`."""
@@ -176,11 +174,8 @@ class GradientEmbedding(Geometry):
     def true_norms(self, rows: Tensor) -> Tensor:
         """Squared norms, (n,) float64."""
         step = max(1, (4 << 20) // (8 * sum(self.widths)))
-        parts = [torch.zeros(0, dtype=torch.float64, device=self._device)]
-        for part in rows.split(step):
-            a, h = self._double(part)
-            parts.append(a.square().sum(1) * h.square().sum(1))
-        return torch.cat(parts)
+        factors = (self._double(part) for part in rows.split(step))
+        return in_order((a.square().sum(1) * h.square().sum(1) for a, h in factors), len(rows))
 
     def to_mean(self, rows: Tensor) -> Tensor:
         """Squared distances to the mean gradient, less its squared norm, (n,) float64."""
@@ -196,12 +191,13 @@ class GradientEmbedding(Geometry):
 
     def from_mean(self, rows: Tensor, mean: Tensor) -> Tensor:
         """Squared distances to a mean gradient, less its squared norm, (n,) float64."""
-        parts = []
-        for i in range(0, len(rows), self.block_size):
-            a, h = self._double(rows[i : i + self.block_size])
+
+        def away(part: Tensor) -> Tensor:
+            a, h = self._double(part)
             norms = a.square().sum(1) * h.square().sum(1)
-            parts.append(norms - 2 * ((a @ mean) * h).sum(1))
-        return torch.cat(parts)
+            return norms - 2 * ((a @ mean) * h).sum(1)
+
+        return in_order(map(away, rows.split(self.block_size)), len(rows))
 
     def _gather(self, rows: Tensor, whole: bool = False) -> Points:
         if whole:
@@ -212,12 +208,10 @@ class GradientEmbedding(Geometry):
 
     def _points(self, a: Tensor, h: Tensor) -> Points:
         step = self.block_size
-        norms = [
-            squared_norms(a[i : i + step]) * squared_norms(h[i : i + step])
-            for i in range(0, len(a), step)
-        ]
-        empty = torch.zeros(0, dtype=torch.float64, device=self._device)
-        return Points((a, h), torch.cat(norms) if norms else empty)
+        pairs = zip(a.split(step), h.split(step))
+        return Points(
+            (a, h), in_order((squared_norms(x) * squared_norms(y) for x, y in pairs), len(a))
+        )
 
     def _residuals(
         self, p: Tensor, rows: Tensor | slice, dtype: torch.dtype = torch.float32

@@ -90,15 +90,14 @@ def nearest_neighbors(
             raise InputError(f"queries must be rows in 0..{size - 1}, got {int(rows[wrong][0])}")
         asked = _Queries(geometry, k, rows, None, exclude_self)
     wave = _wave(geometry, len(asked), min(most, k + _SPARE), k, memory)
-    found = [torch.zeros((0, k), dtype=torch.int64)]
-    measured = [torch.zeros((0, k), dtype=torch.float64)]
+    found = torch.zeros((len(asked), k), dtype=torch.int64)
+    measured = torch.zeros((len(asked), k), dtype=torch.float64)
     for start in range(0, len(asked), wave):
         some = asked[start : start + wave]
         some.every = queries is None and wave >= size
         rows, distances = some.search(min(most, k + _SPARE), progress or Progress())
-        found.append(rows)
-        measured.append(distances)
-    return Neighbors(torch.cat(found), torch.cat(measured))
+        found[start : start + wave], measured[start : start + wave] = rows, distances
+    return Neighbors(found, measured)
 
 
 def _wave(geometry: Geometry, queries: int, listed: int, k: int, memory: int | None) -> int:

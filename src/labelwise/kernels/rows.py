@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -212,13 +212,27 @@ def per_row(
     >>> per_row(Rows([[1.0], [2.0], [3.0]]).blocks(2), 3, lambda block: block[:, 0] * 2)
     tensor([2., 4., 6.], dtype=torch.float64)
     """
+    return in_order((function(block) for _, block in blocks), size)
+
+
+def in_order(parts: Iterable[Tensor], size: int) -> Tensor:
+    """Results that come one after another, in a tensor made beforehand; see `per_row`.
+
+    Args:
+        parts: (b, ...) tensors with size rows in all.
+        size: N.
+
+    >>> in_order((torch.full((2,), float(i)) for i in range(2)), 4)
+    tensor([0., 0., 1., 1.])
+    """
     out: Tensor | None = None
-    for start, block in blocks:
-        found = function(block)
+    start = 0
+    for found in parts:
         if out is None:
             out = found.new_empty((size, *found.shape[1:]))
         out[start : start + len(found)] = found
-    return torch.zeros(0) if out is None else out
+        start += len(found)
+    return torch.zeros(size, dtype=torch.float64) if out is None else out
 
 
 class _Array:

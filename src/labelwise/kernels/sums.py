@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from labelwise.kernels.geometry import Geometry, Points
+from labelwise.kernels.rows import in_order
 from labelwise.kernels.similarity import Similarity
 
 MOST_NUMBERS = 1 << 27
@@ -123,20 +124,14 @@ class LinearSums:
 
     def own(self) -> Tensor:
         """Each row's similarity to itself, (N,) float64."""
-        found = self._room(None)
-        start = 0
-        for points in self._parts(None):
-            found[start : start + len(points)] = self._own(*self._read(points))
-            start += len(points)
-        return found
-
-    def _room(self, rows: Tensor | None) -> Tensor:
-        """Made beforehand: results kept between large temporaries leave holes in the heap."""
-        size = len(self.geometry) if rows is None else len(rows)
-        return torch.zeros(size, dtype=torch.float64, device=self.geometry.device)
+        parts = (self._own(*self._read(points)) for points in self._parts(None))
+        return in_order(parts, len(self.geometry))
 
     def _pass(self, total: Total, rows: Tensor | None, own: bool = False) -> tuple[Tensor, Tensor]:
-        found, alone = self._room(rows), self._room(rows if own else torch.zeros(0))
+        # Made beforehand, see `in_order`.
+        size = len(self.geometry) if rows is None else len(rows)
+        found = torch.zeros(size, dtype=torch.float64, device=self.geometry.device)
+        alone = torch.zeros_like(found) if own else found[:0]
         start = 0
         for points in self._parts(rows):
             part = slice(start, start + len(points))

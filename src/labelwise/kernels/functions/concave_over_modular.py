@@ -80,7 +80,7 @@ class ConcaveOverModular(Gathered):
 
     def _likeness(self) -> Tensor:
         """psi of each row's similarities to Q, (N,) float64; refuses negative ones."""
-        found = [torch.zeros(0, dtype=torch.float64, device=self.device)]
+        found = torch.zeros(len(self), dtype=torch.float64, device=self.device)
         start = 0
         for x in self._blocks(None):
             low = x.amin(1)
@@ -90,9 +90,9 @@ class ConcaveOverModular(Gathered):
                     f"similarities to the query must be >= 0, got {float(low[row]):.6g} in row "
                     f"{start + row}; use cosine01 or rbf"
                 )
-            found.append(self._psi(x.sum(1)))
+            found[start : start + len(x)] = self._psi(x.sum(1))
             start += len(x)
-        return torch.cat(found)
+        return found
 
     def _blocks(self, rows: Tensor | None) -> Iterator[Tensor]:
         if rows is None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from labelwise.errors import InputError, nearest
 from labelwise.kernels.functions.base import SetFunction
 from labelwise.kernels.functions.pairwise import covered_rows
-from labelwise.kernels.rows import Rows
+from labelwise.kernels.rows import Rows, in_order
 
 Concave = Literal["sqrt", "log1p", "power"]
 
@@ -83,12 +83,12 @@ class Gathered(SetFunction):
         """f(A + j) - f(A), see `SetFunction.gains`: one look at each row asked about."""
         if rows is not None and 2 * len(rows) >= len(self):
             return self.gains()[rows.cpu()]
-        found = [torch.zeros(0, dtype=torch.float64, device=self.device)]
-        for x in self._blocks(rows):
-            # A difference for each feature: sums that are large and alike would cancel.
-            worth = self._psi(x + self._sum).sub_(self._now)
-            found.append(worth @ self._weights)
-        return (torch.cat(found) + self._modular(rows)).cpu()
+        # A difference for each feature: sums that are large and alike would cancel.
+        added = (self._psi(x + self._sum).sub_(self._now) for x in self._blocks(rows))
+        found = in_order(
+            (x @ self._weights for x in added), len(self) if rows is None else len(rows)
+        )
+        return (found + self._modular(rows)).cpu()
 
     def _add(self, row: int) -> None:
         self._sum = self._sum + self._row(row)
