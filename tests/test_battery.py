@@ -1,15 +1,17 @@
 """What every strategy must do, whatever it is. It runs over all that the registry finds."""
 
 import random
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import labelwise
 from labelwise.errors import InputError
 from labelwise.strategies import get_strategy, list_strategies, select
 
-EXPECTED = 19
 STRATEGIES = [
     found.name
     for found in list_strategies()
@@ -64,7 +66,18 @@ def labeled():
 
 
 def test_every_strategy_is_found():
-    assert len(STRATEGIES) == EXPECTED == len(set(STRATEGIES))
+    files = Path(labelwise.strategies.__file__).parent.glob("*.py")
+    declared = sum(len(re.findall(r"^@strategy\(", f.read_text(), re.MULTILINE)) for f in files)
+    assert len(STRATEGIES) == declared == len(set(STRATEGIES))
+    assert declared >= 19
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_says_what_it_costs_and_when_it_fails(name):
+    found = get_strategy(name)
+    assert found.costs
+    assert found.fails
+    assert "\n" not in found.costs + found.fails
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

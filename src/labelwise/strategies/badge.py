@@ -20,7 +20,15 @@ from labelwise.kernels.cost import kmeans_plus_plus_work
 from labelwise.strategies.registry import strategy
 
 
-@strategy(cite="Ash et al., ICLR 2020", cost=kmeans_plus_plus_work)
+@strategy(
+    cite="Ash et al., ICLR 2020",
+    cost=kmeans_plus_plus_work,
+    costs="About 2 N (C + D) n operations in products; 26 N bytes and the centers.",
+    fails=(
+        "Needs a trained model: with few labels gradients mean little; slower than scores, "
+        "and rarely far from margin."
+    ),
+)
 def badge(
     probs: Rows,
     embeddings: Rows,

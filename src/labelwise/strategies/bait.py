@@ -27,7 +27,15 @@ def bait_work(sizes: Sizes) -> Work:
     )
 
 
-@strategy(cite="Ash et al., NeurIPS 2021", cost=bait_work)
+@strategy(
+    cite="Ash et al., NeurIPS 2021",
+    cost=bait_work,
+    costs="(C D)^2 numbers several times; n steps of N C^2 D.",
+    fails=(
+        "Cannot run with many classes times columns, where it says so; assumes that only the "
+        "last layer matters."
+    ),
+)
 def bait(
     probs: Rows,
     embeddings: Rows,

@@ -14,7 +14,11 @@ from labelwise.strategies.registry import strategy
 
 
 @strategy(
-    cite="Emam et al., arXiv 2021 (BalancedRandomSampler)", simulation_only=True, cost=score_work
+    cite="Emam et al., arXiv 2021 (BalancedRandomSampler)",
+    simulation_only=True,
+    cost=score_work,
+    costs="One pass over N labels.",
+    fails="Sees the true labels: an upper mark for balancing, in simulations only.",
 )
 def balanced_random(
     oracle_labels: Tensor, *, n: int, candidates: Tensor, generator: Generator

@@ -54,7 +54,15 @@ def bald_scores(draws: Rows | Tensor) -> Tensor:
     return per_row(rows.blocks(), len(rows), disagreement)
 
 
-@strategy(cite="Houlsby et al., 2011; Gal et al., ICML 2017", cost=score_work)
+@strategy(
+    cite="Houlsby et al., 2011; Gal et al., ICML 2017",
+    cost=score_work,
+    costs="One pass over S x N x C draws; 8 N bytes.",
+    fails=(
+        "Takes copies of one informative row, so large batches are redundant (use batch_bald "
+        'or picker="power"); few draws are noisy.'
+    ),
+)
 def bald(
     draws: Rows,
     *,

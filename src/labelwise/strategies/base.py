@@ -66,7 +66,15 @@ def base_distances(
     return out
 
 
-@strategy(cite="Emam et al., arXiv 2021", cost=score_work)
+@strategy(
+    cite="Emam et al., arXiv 2021",
+    cost=score_work,
+    costs="One pass over N x C logits and the C x C Gram matrix of the head; 8 N bytes.",
+    fails=(
+        "Balance is over predicted classes: with few labels predictions are mostly wrong; "
+        "pools that are truly balanced gain little."
+    ),
+)
 def base(
     logits: Rows,
     head_weight: Rows,

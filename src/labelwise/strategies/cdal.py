@@ -14,7 +14,12 @@ def _work(sizes: Sizes) -> Work:
     return farthest_work(sizes._replace(width=sizes.classes, classes=0))
 
 
-@strategy(cite="Agarwal et al., ECCV 2020", cost=_work)
+@strategy(
+    cite="Agarwal et al., ECCV 2020",
+    cost=_work,
+    costs="At most 2 N C (L + n) operations in products; 26 N bytes and the centers.",
+    fails="Sees predictions only: rows the model confuses alike count as alike.",
+)
 def cdal(
     probs: Rows,
     labeled: Tensor | None = None,

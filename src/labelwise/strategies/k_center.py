@@ -16,7 +16,12 @@ from labelwise.strategies.registry import strategy
 _METRICS: tuple[Literal["euclidean", "cosine"], ...] = ("euclidean", "cosine")
 
 
-@strategy(cite="Sener & Savarese, ICLR 2018", cost=farthest_work)
+@strategy(
+    cite="Sener & Savarese, ICLR 2018",
+    cost=farthest_work,
+    costs="At most 2 N D (L + n) operations in products; 26 N bytes and the centers.",
+    fails="Goes for outliers, and ignores the model: below random on CIFAR-10 and letter here.",
+)
 def k_center(
     embeddings: Rows,
     labeled: Tensor | None = None,

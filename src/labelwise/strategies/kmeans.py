@@ -16,6 +16,11 @@ from labelwise.strategies.registry import strategy
 @strategy(
     cite="Lloyd, IEEE Trans. Inf. Theory 1982; as a query, Bodo et al., JMLR W&CP 2011",
     cost=kmeans_work,
+    costs="2 N D n operations an iteration, up to 100; 40 N bytes and 48 n D.",
+    fails=(
+        "Ignores the model: late in a run it asks where nothing is left to learn; large n "
+        "takes long."
+    ),
 )
 def kmeans(
     embeddings: Rows,

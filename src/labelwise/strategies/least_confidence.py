@@ -34,7 +34,15 @@ def least_confidence_scores(probs: Rows | Tensor) -> Tensor:
     return per_row(rows.blocks(), len(rows), lambda block: 1 - as_float(block).amax(1).double())
 
 
-@strategy(cite="Lewis & Gale, SIGIR 1994", cost=score_work)
+@strategy(
+    cite="Lewis & Gale, SIGIR 1994",
+    cost=score_work,
+    costs="One pass over N x C probabilities; 8 N bytes.",
+    fails=(
+        "Ignores likeness within the batch: large batches are redundant; outliers and wrong "
+        "labels look unsure."
+    ),
+)
 def least_confidence(
     probs: Rows,
     *,

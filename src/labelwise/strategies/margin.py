@@ -46,7 +46,15 @@ def margin_scores(probs: Rows | Tensor) -> Tensor:
     return per_row(rows.blocks(), len(rows), closeness)
 
 
-@strategy(cite="Scheffer et al., IDA 2001", cost=score_work)
+@strategy(
+    cite="Scheffer et al., IDA 2001",
+    cost=score_work,
+    costs="One pass over N x C probabilities; 8 N bytes.",
+    fails=(
+        "Ignores likeness within the batch; noisy or out-of-distribution rows look ambiguous; "
+        "weak with a handful of labels."
+    ),
+)
 def margin(
     probs: Rows,
     *,

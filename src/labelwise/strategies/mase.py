@@ -123,7 +123,15 @@ def pair_distances(
     return torch.where((gap > 0) & (column != won), reach / gap, torch.inf)
 
 
-@strategy(cite="Emam et al., arXiv 2021", cost=score_work)
+@strategy(
+    cite="Emam et al., arXiv 2021",
+    cost=score_work,
+    costs="One pass over N x C logits and the C x C Gram matrix of the head; 8 N bytes.",
+    fails=(
+        "Like margin: ignores likeness within the batch, and classes near others take the "
+        "whole batch."
+    ),
+)
 def mase(
     logits: Rows,
     head_weight: Rows,

@@ -44,7 +44,12 @@ def mean_std_scores(draws: Rows | Tensor) -> Tensor:
     return per_row(rows.blocks(), len(rows), variation)
 
 
-@strategy(cite="Kampffmeyer et al., CVPRW 2016; Gal et al., ICML 2017", cost=score_work)
+@strategy(
+    cite="Kampffmeyer et al., CVPRW 2016; Gal et al., ICML 2017",
+    cost=score_work,
+    costs="One pass over S x N x C draws; 8 N bytes.",
+    fails="Ignores likeness within the batch; few draws are noisy.",
+)
 def mean_std(
     draws: Rows,
     *,

@@ -22,7 +22,15 @@ _MOST_CLUSTERS = 100
 _SAMPLE = 5000
 
 
-@strategy(cite="Yehuda et al., NeurIPS 2022", cost=coverage_work)
+@strategy(
+    cite="Yehuda et al., NeurIPS 2022",
+    cost=coverage_work,
+    costs="All pairs once: N^2 D operations, or the balls kept as lists.",
+    fails=(
+        "Depends on the radius; once balls cover the pool the rest is random; embeddings "
+        "whose clusters are no classes."
+    ),
+)
 def probcover(
     embeddings: Rows,
     labeled: Tensor | None = None,

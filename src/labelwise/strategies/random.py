@@ -13,7 +13,15 @@ from labelwise.strategies.picks import Picks
 from labelwise.strategies.registry import strategy
 
 
-@strategy(cite="uniform sampling without replacement", cost=score_work)
+@strategy(
+    cite="uniform sampling without replacement",
+    cost=score_work,
+    costs="N random numbers.",
+    fails=(
+        "Rare classes: a batch has them in proportion to the pool. The yardstick for "
+        "everything else."
+    ),
+)
 def random(*, n: int, candidates: Tensor, generator: Generator) -> Picks:
     """n candidates, each as likely as any other, without replacement.
 

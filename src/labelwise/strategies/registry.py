@@ -34,6 +34,8 @@ class Strategy:
         simulation_only: whether it uses what only a simulation knows (``oracle_labels``).
         cost: what a call of some size does, for `estimate`; without it estimates are measured
             on small samples of the pool.
+        costs: the time and memory it takes, in words and symbols, one line.
+        fails: when it is known to do badly, one line.
 
     Raises:
         InputError: parameters that cannot be read by name, or ``oracle_labels`` among the
@@ -47,6 +49,8 @@ class Strategy:
         cite: str = "",
         simulation_only: bool = False,
         cost: Cost | None = None,
+        costs: str = "",
+        fails: str = "",
     ) -> None:
         found = read_signature(function, reserved=RESERVED)
         if "oracle_labels" in found.evidence and not simulation_only:
@@ -63,6 +67,8 @@ class Strategy:
         self.reserved = found.reserved
         self.simulation_only = simulation_only
         self.cost = cost
+        self.costs = costs
+        self.fails = fails
         self.doc = inspect.getdoc(function) or ""
         update_wrapper(self, function)
 
@@ -79,7 +85,12 @@ _REGISTRY: dict[str, Strategy] = {}
 
 
 def strategy(
-    *, cite: str, simulation_only: bool = False, cost: Cost | None = None
+    *,
+    cite: str,
+    simulation_only: bool = False,
+    cost: Cost | None = None,
+    costs: str = "",
+    fails: str = "",
 ) -> Callable[[Callable[..., Any]], Strategy]:
     """Make a strategy of a function, and let `select` find it by the function's name.
 
@@ -87,6 +98,8 @@ def strategy(
         cite: the source of the method.
         simulation_only: whether it uses what only a simulation knows.
         cost: what a call of some size does, see `labelwise.kernels.cost`.
+        costs: the time and memory it takes, in words and symbols, one line.
+        fails: when it is known to do badly, one line.
 
     Raises:
         InputError: the name belongs to another strategy, or see `Strategy`.
@@ -102,7 +115,14 @@ def strategy(
     """
 
     def register(function: Callable[..., Any]) -> Strategy:
-        made = Strategy(function, cite=cite, simulation_only=simulation_only, cost=cost)
+        made = Strategy(
+            function,
+            cite=cite,
+            simulation_only=simulation_only,
+            cost=cost,
+            costs=costs,
+            fails=fails,
+        )
         known = _REGISTRY.get(made.name)
         # The same definition again (a notebook cell, a reloaded module) replaces the first.
         if known is not None and known.function.__module__ != function.__module__:

@@ -23,7 +23,12 @@ from labelwise.strategies.registry import strategy
 _GEOMETRIES = {"euclidean": Euclidean, "cosine": Cosine}
 
 
-@strategy(cite="Sener & Savarese, ICLR 2018; Ding, Yu & Wang, ESA 2019", cost=farthest_work)
+@strategy(
+    cite="Sener & Savarese, ICLR 2018; Ding, Yu & Wang, ESA 2019",
+    cost=farthest_work,
+    costs="At most 2 N D (L + n) operations in products; 26 N bytes and the centers.",
+    fails="As k_center where outliers are not what is wrong; the number of outliers is a guess.",
+)
 def robust_k_center(
     embeddings: Rows,
     labeled: Tensor | None = None,

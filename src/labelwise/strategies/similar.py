@@ -62,7 +62,18 @@ def similar_work(sizes: Sizes) -> Work:
     )
 
 
-@strategy(cite="Kothawade et al., NeurIPS 2021", cost=similar_work)
+@strategy(
+    cite="Kothawade et al., NeurIPS 2021",
+    cost=similar_work,
+    costs=(
+        "By function: 2 N D an iteration for sums, all pairs for coverage, N n numbers for "
+        "log-determinants."
+    ),
+    fails=(
+        "Needs a query set like what is wanted; flqmi and gcmi ignore diversity, and few "
+        "queries narrow what is found."
+    ),
+)
 def similar(
     probs: Rows,
     embeddings: Rows,

@@ -70,7 +70,15 @@ def _nearest(rows: Rows, neighbors: int) -> Tensor:
     return squared.topk(neighbors, dim=1, largest=False).values.cpu()
 
 
-@strategy(cite="Hacohen et al., ICML 2022", cost=kmeans_work)
+@strategy(
+    cite="Hacohen et al., ICML 2022",
+    cost=kmeans_work,
+    costs="k-means with up to 500 clusters and 20 neighbors within each; 40 N bytes.",
+    fails=(
+        "Once labels are many: typical rows teach little; on CIFAR-10 here below random with "
+        "500 labels and more."
+    ),
+)
 def typiclust(
     embeddings: Rows,
     labeled: Tensor | None = None,

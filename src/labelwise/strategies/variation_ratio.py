@@ -50,7 +50,12 @@ def variation_ratio_scores(draws: Rows | Tensor) -> Tensor:
     return per_row(rows.blocks(), len(rows), disagreement)
 
 
-@strategy(cite="Freeman, 1965; Gal et al., ICML 2017", cost=score_work)
+@strategy(
+    cite="Freeman, 1965; Gal et al., ICML 2017",
+    cost=score_work,
+    costs="One pass over S x N x C draws; 8 N bytes.",
+    fails="Takes S values at most, so few draws leave mostly ties, broken at random.",
+)
 def variation_ratio(
     draws: Rows,
     *,
