@@ -35,6 +35,7 @@ def make_pool(size=SIZE, classes=CLASSES, seed=0):
     logits = h @ w.T + b
     draws = np.stack([_softmax(logits + rng.normal(size=logits.shape)) for _ in range(DRAWS)])
     pool = {"logits": logits, "embeddings": h, "draws": draws, "head_weight": w, "head_bias": b}
+    pool["costs"] = rng.uniform(1, 3, size)
     pool["probs"] = _softmax(logits)
     return {name: array.astype(np.float32) for name, array in pool.items()}, truth
 
@@ -201,6 +202,12 @@ class TestEveryStrategy:
         whole = ask(name, 20, pool, labeled=labeled)
         assert ask(name, 20, files, labeled=labeled).rows.tolist() == whole.rows.tolist()
 
+    def test_limits_are_kept(self, name, pool, labeled):
+        picks = ask(name, 8, pool, labeled=labeled, quota=2, duplicates=0.999, exclude=[0, 1])
+        assert len(set(picks)) == 8
+        assert not set(picks) & {0, 1, *labeled}
+        assert np.bincount(pool["probs"][picks.rows].argmax(1)).max() == 2
+
     def test_labels_of_the_pool_are_out_of_reach(self, name, pool, labeled):
         """The true labels lie behind a trap, and those of labeled rows say nothing of others."""
         if get_strategy(name).simulation_only:
@@ -242,12 +249,12 @@ def test_another_seed_other_picks(name, pool):
 
 
 @pytest.mark.parametrize(
-    "picker", ["top", "power", "softmax", "soft_rank", "per_class", "per_cluster"]
+    "picker", ["top", "power", "softmax", "soft_rank", "per_class", "per_cluster", "per_cost"]
 )
 @pytest.mark.parametrize("name", [s for s in STRATEGIES if "picker" in get_strategy(s).options])
 def test_every_score_with_every_picker(name, picker, pool, labeled):
-    if (name, picker) == ("mase", "power"):
-        with pytest.raises(InputError, match="power picker needs scores >= 0"):
+    if name == "mase" and picker in ("power", "per_cost"):
+        with pytest.raises(InputError, match=f"{picker} picker needs scores >= 0"):
             ask(name, 10, pool, picker=picker)
         return
     picks = ask(name, 30, pool, labeled=labeled, picker=picker)

@@ -153,6 +153,23 @@ def test_strategies_lists_every_one(run):
     assert "SIMULATION ONLY" in out
 
 
+@pytest.mark.parametrize("name", [one.name for one in list_strategies()])
+def test_strategies_explained_in_a_few_lines(run, name):
+    code, out, _ = run("strategies", "--explain", name)
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0] == name
+    assert len(lines) < 15
+    assert max(map(len, lines)) <= 90
+    heads = [line.split(":")[0] for line in lines[1:] if not line.startswith(" ")]
+    assert heads == ["does", "needs", "costs", "fails", "source"]
+
+
+def test_one_strategy_is_explained_or_shown(fails):
+    fails(2, "strategies", "margin", "--explain", "margin")
+    fails(2, "strategies", "--explain", "no such strategy")
+
+
 def test_strategies_as_json(run):
     listed = json.loads(run("strategies", "--json")[1])
     assert [one["name"] for one in listed] == [one.name for one in list_strategies()]
@@ -180,6 +197,17 @@ def test_select_picks_what_the_library_picks(run, probs, tmp_path):
     picks = select("margin", 2, probs=PROBS)
     assert out.read_text().splitlines()[0].startswith("rank,row,score")
     assert read_numbers(out, "labeled").tolist() == picks.rows.tolist() == [1, 3]
+
+
+def test_select_within_limits(run, probs, tmp_path):
+    (tmp_path / "costs.csv").write_text("cost\n1.5\n2\n1\n1\n")
+    (tmp_path / "not.csv").write_text("row\n3\n")
+    money = ("--costs", tmp_path / "costs.csv", "--budget", 3, "--exclude", tmp_path / "not.csv")
+    code, out, _ = run("select", "--strategy", "margin", "--probs", probs, *money, "--json")
+    assert code == 0
+    assert json.loads(out)["picks"]["row"] == [1, 2]
+    one = ("--quota", 1, "-n", 1, "--out", tmp_path / "picks.csv")
+    assert run("select", "--strategy", "margin", "--probs", probs, *one)[0] == 0
 
 
 def test_select_says_beforehand_what_it_takes(run, probs):

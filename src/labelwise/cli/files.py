@@ -10,7 +10,13 @@ from typing import Any
 
 from labelwise.errors import InputError, ResultsError
 
-SINGULAR = {"labeled": "row", "candidates": "row", "labels": "label"}
+SINGULAR = {
+    "labeled": "row",
+    "candidates": "row",
+    "exclude": "row",
+    "labels": "label",
+    "costs": "cost",
+}
 """The column of a .csv that holds the numbers of an evidence, where it is not its own name."""
 
 
@@ -55,7 +61,7 @@ def read_numbers(path: Path, name: str, ids: list[str] | None = None) -> Any:
         texts = [str(row) for row in _rows_of(_column(path, "id", name), ids, path, name)]
     else:
         texts = _column(path, column, name)
-    kind = float if name == "head_bias" else int
+    kind = float if name in ("head_bias", "costs") else int
     values = []
     for line, text in enumerate(texts, start=1):
         try:

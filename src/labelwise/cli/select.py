@@ -96,8 +96,15 @@ def select(
         ),
     ],
     n: Annotated[
-        int, typer.Option("-n", "--n", metavar="N", help="How many to pick.", show_default=False)
-    ],
+        int | None,
+        typer.Option(
+            "-n",
+            "--n",
+            metavar="N",
+            help="How many to pick; with --budget as many as that buys.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -113,6 +120,23 @@ def select(
     candidates: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Rows that may be picked: .npy, .csv or .txt."),
+    ] = None,
+    exclude: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Rows that may not be picked: .npy, .csv or .txt."),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(metavar="COST", help="What the picks may cost together; needs --costs."),
+    ] = None,
+    quota: Annotated[
+        int | None, typer.Option(metavar="N", help="The most picks of any predicted class.")
+    ] = None,
+    duplicates: Annotated[
+        float | None,
+        typer.Option(
+            metavar="COSINE", help="Pass over rows this similar to a labeled or picked one."
+        ),
     ] = None,
     option: Annotated[
         list[str] | None,
@@ -162,19 +186,24 @@ def select(
         "device": device,
         "ids": names,
         "candidates": None if candidates is None else read_numbers(candidates, "candidates", names),
+        "exclude": None if exclude is None else read_numbers(exclude, "exclude", names),
         **read_evidence(context.obj, names),
         **entry.options,
         **written,
     }
     if estimate:
+        if n is None:
+            raise InputError("an estimate is of a number of picks: say -n")
         said = judge(entry.name, n, **call)
         if json:
             emit_json({"strategy": said.strategy, "seconds": said.seconds, "memory": said.memory})
         else:
             say(repr(said))
         return
+    call |= {"budget": budget, "quota": quota, "duplicates": duplicates}
+    call |= {"memory": bound, "checkpoint": checkpoint}
     with picking() as listener:
-        picks = pick(entry.name, n, memory=bound, checkpoint=checkpoint, progress=listener, **call)
+        picks = pick(entry.name, n, progress=listener, **call)
     if out is not None:
         picks.save(out)
     if json:

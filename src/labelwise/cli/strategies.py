@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from labelwise.cli.output import emit_json, say
+from labelwise.errors import InputError
 
 if TYPE_CHECKING:
     from labelwise.strategies.registry import Strategy
@@ -17,11 +19,25 @@ def strategies(
         str | None,
         typer.Argument(metavar="[NAME]", help="Show one strategy in full.", show_default=False),
     ] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What one does, needs and costs, and when it fails, in a few lines.",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")] = False,
 ) -> None:
     """List the strategies: what each needs, its options and its source."""
     from labelwise.strategies import get_strategy, list_strategies
 
+    if explain is not None:
+        if name is not None:
+            raise InputError("say NAME to show a strategy in full or --explain NAME, not both")
+        found = get_strategy(explain)
+        emit_json(describe(found)) if json else _explain(found)
+        return
     if name is not None:
         found = get_strategy(name)
         emit_json(describe(found)) if json else _show(found)
@@ -39,7 +55,7 @@ def strategies(
         say(f"{'':<{indent}}{mark}{summary(one)} [{one.cite}]")
     say()
     say("Each line: evidence it needs, [evidence it can also use], options with their defaults.")
-    say("More on one: labelwise strategies NAME")
+    say("More on one: labelwise strategies --explain NAME; in full: labelwise strategies NAME")
 
 
 def describe(one: Strategy) -> dict[str, Any]:
@@ -50,6 +66,8 @@ def describe(one: Strategy) -> dict[str, Any]:
         "needs": list(one.needs),
         "optional": list(one.optional),
         "options": {key: _plain(value) for key, value in one.options.items()},
+        "costs": one.costs,
+        "fails": one.fails,
         "source": one.cite,
         "simulation_only": one.simulation_only,
         "doc": one.doc,
@@ -69,6 +87,20 @@ def _show(one: Strategy) -> None:
     say(f"source:  {one.cite}")
     say()
     say(one.doc)
+
+
+def _explain(one: Strategy) -> None:
+    facts = {
+        "does": summary(one),
+        "needs": _needs(one),
+        "costs": one.costs or "unknown: its package does not say",
+        "fails": one.fails or "unknown: its package does not say",
+        "source": one.cite or "unknown: its package does not say",
+    }
+    say(one.name)
+    for name, text in facts.items():
+        for line in wrap(text, 90, initial_indent=f"{name + ':':<8}", subsequent_indent=" " * 8):
+            say(line)
 
 
 def _needs(one: Strategy) -> str:

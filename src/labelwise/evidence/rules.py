@@ -147,6 +147,14 @@ def _refuse_values(name: str, where: int | str, values: Tensor) -> None:
     )
 
 
+def _costs(rows: Rows, name: str) -> None:
+    _finite(rows, name)
+    values = rows.tensor()
+    if len(values) and not bool((values > 0).all()):
+        at = int((~(values > 0)).nonzero()[0])
+        raise InputError(f"{name} must be > 0, but entry {at} is {float(values[at]):.6g}")
+
+
 def _count(value: Any, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise InputError(f"{name} must be a whole number >= 0, got {value!r}")
@@ -179,6 +187,7 @@ RULES: Mapping[str, Rule] = {
     "probs": Rule(("N", "C"), "class distributions, one a row", _distributions),
     "embeddings": Rule(("N", "D"), "features, the input of the last layer", _finite),
     "draws": Rule(("S", "N", "C"), "class distributions of S posterior samples", _distributions),
+    "target_draws": Rule(("S", "T", "C"), "draws at points to be predicted", _distributions),
     "head_weight": Rule(("C", "D"), "the last layer's weight", _finite),
     "head_bias": Rule(("C",), "the last layer's bias", _finite),
     "labeled": Rule(("L",), "rows of the pool that have labels", _distinct),
@@ -189,6 +198,7 @@ RULES: Mapping[str, Rule] = {
     "private_probs": Rule(("P", "C"), "class distributions of private points", _distributions),
     "private_embeddings": Rule(("P", "D"), "features of private points", _finite),
     "private_labels": Rule(("P",), "true classes of private points", _classes),
+    "costs": Rule(("N",), "what labeling each row costs, > 0", _costs),
     "oracle_labels": Rule(("N",), "true classes, which only a simulation knows", _classes),
     "round": Rule((), "which round this is, the first is 0", _count),
     "rounds": Rule((), "how many rounds there will be", _count),
@@ -263,6 +273,7 @@ _AXES = {
     "C": "classes",
     "D": "embedding columns",
     "S": "draws",
+    "T": "target points",
     "L": "labeled rows",
     "Q": "query points",
     "P": "private points",

@@ -88,8 +88,8 @@ class Call:
                     f"{nearest(name, (known | options) - {'oracle_labels'})}"
                 )
 
-    def candidates(self, candidates: Any) -> Tensor:
-        """Rows that may be picked: ascending, none of them labeled."""
+    def candidates(self, candidates: Any, exclude: Any = None) -> Tensor:
+        """Rows that may be picked: ascending, none of them labeled or excluded."""
         size = self._size(candidates)
         free = torch.ones(size, dtype=torch.bool)
         if candidates is not None:
@@ -97,6 +97,8 @@ class Call:
             free[row_numbers(Rows(candidates, "candidates"), size)] = True
         if "labeled" in self.evidence:
             free[row_numbers(Rows(self.evidence["labeled"], "labeled"), size)] = False
+        if exclude is not None:
+            free[row_numbers(Rows(exclude, "exclude"), size)] = False
         return free.nonzero()[:, 0]
 
     def _size(self, candidates: Any) -> int:

@@ -73,6 +73,7 @@ def estimate(
     labeled: Any = None,
     labels: Any = None,
     candidates: Any = None,
+    exclude: Any = None,
     device: torch.device | str | None = None,
     ids: Any = None,
     providers: Iterable[Callable[..., Any]] = (),
@@ -85,7 +86,8 @@ def estimate(
     run on small samples of the pool instead.
 
     Args:
-        strategy, n, seed, labeled, labels, candidates, device, ids, providers: as for `select`.
+        strategy, n, seed, labeled, labels, candidates, exclude, device, ids, providers: as for
+            `select`, which may ask a strategy more than once where other limits are set.
         **evidence_and_options: as for `select`.
 
     Raises:
@@ -98,7 +100,7 @@ def estimate(
     found = as_strategy(strategy)
     given = evidence_and_options
     call = Call(found, given, providers, labeled, labels, ids, usable_device(device))
-    left = call.candidates(candidates)
+    left = call.candidates(candidates, exclude)
     check_count(n, len(left))
     missing = [name for name in call.needs if name not in call.evidence]
     call.evidence.require(missing, found.name)

@@ -79,13 +79,7 @@ def power(
         Acquisition: A Simple Baseline for Deep Active Learning", TMLR 2023. Drawn as the
         largest of ``beta log(score) + Gumbel noise``.
     """
-    values = _at_candidates(scores, candidates)
-    if values.min() < -_ROUNDING:
-        at = int(values.argmin())
-        raise InputError(
-            f"the power picker needs scores >= 0, but row {int(candidates[at])} scores "
-            f'{values[at]:.4g}; use picker="softmax" or "soft_rank"'
-        )
+    values = _not_negative(scores, candidates, "power", 'softmax" or "soft_rank')
     keys = _positive(beta, "beta") * np.log(np.maximum(values, SMALLEST_SCORE))
     return _drawn(values, keys, n, candidates, generator)
 
@@ -163,6 +157,30 @@ def per_cluster(
     return round_robin(scores, found.assignment, n=n, candidates=candidates, generator=generator)
 
 
+def per_cost(
+    scores: Tensor, costs: Rows, *, n: int, candidates: Tensor, generator: Generator
+) -> Chosen:
+    """The n candidates with the largest scores for what labeling them costs.
+
+    Args:
+        scores, n, candidates, generator: see `top`; scores must be >= 0.
+        costs: (N,) > 0, in any unit.
+
+    Returns:
+        (n,) rows, the largest ``score / cost`` first, and their scores.
+
+    Raises:
+        InputError: a negative score: what is it worth, if it costs more?
+
+    >>> per_cost(torch.tensor([0.9, 0.8]), Rows([3.0, 1.0]), n=1, candidates=torch.arange(2),
+    ...     generator=Generator(0)).rows
+    tensor([1])
+    """
+    values = _not_negative(scores, candidates, "per_cost", "top")
+    prices = check("costs", costs).tensor().cpu().double()[candidates.cpu()].numpy()
+    return _chosen(values, largest(values / prices, n, candidates, generator), candidates)
+
+
 def round_robin(
     scores: Tensor,
     groups: Tensor,
@@ -201,7 +219,7 @@ def predicted(probs: Rows) -> Tensor:
 
 PICKERS: dict[str, Picker] = {
     function.__name__: function
-    for function in (top, power, softmax, soft_rank, per_class, per_cluster)
+    for function in (top, power, softmax, soft_rank, per_class, per_cluster, per_cost)
 }
 
 
@@ -260,6 +278,20 @@ def _at_candidates(scores: Tensor, candidates: Tensor) -> NDArray[np.float64]:
     values: NDArray[np.float64] = array[rows]
     if np.isnan(values).any():
         raise InputError(f"scores must be numbers, but row {rows[np.isnan(values)][0]} is nan")
+    return values
+
+
+def _not_negative(
+    scores: Tensor, candidates: Tensor, picker: str, instead: str
+) -> NDArray[np.float64]:
+    """Scores of the candidates for a picker that takes no negative ones."""
+    values = _at_candidates(scores, candidates)
+    if values.min(initial=0.0) < -_ROUNDING:
+        at = int(values.argmin())
+        raise InputError(
+            f"the {picker} picker needs scores >= 0, but row {int(candidates[at])} scores "
+            f'{values[at]:.4g}; use picker="{instead}"'
+        )
     return values
 
 

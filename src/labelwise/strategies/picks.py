@@ -6,7 +6,7 @@ import csv
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,16 @@ class Picks:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         array = self.rows if dtype is None else self.rows.astype(dtype, copy=False)
         return array.copy() if copy else array
+
+    def take(self, positions: NDArray[np.int64]) -> Picks:
+        """Some of the picks, with what is known of each.
+
+        Args:
+            positions: (m,) places in the list of picks, in the order wanted.
+        """
+        columns = ("rows", "scores", "weights", "probability", "pseudo_labels", "ids")
+        known = {name: getattr(self, name) for name in columns}
+        return replace(self, **{k: v[positions] for k, v in known.items() if v is not None})
 
     @property
     def why(self) -> list[dict[str, Any]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from labelwise.strategies.call import (
     usable_device,
     whole_number,
 )
+from labelwise.strategies.limits import Limits
 from labelwise.strategies.memory import block_limit, parse_memory
 from labelwise.strategies.picks import Picks
 from labelwise.strategies.registry import Strategy, list_strategies
@@ -31,12 +33,17 @@ from labelwise.strategies.watch import Status, Watch
 
 def select(
     strategy: str | Strategy | Callable[..., Any],
-    n: int,
+    n: int | None = None,
     *,
     seed: int = 0,
     labeled: ArrayLike | Tensor | None = None,
     labels: ArrayLike | Tensor | None = None,
     candidates: ArrayLike | Tensor | None = None,
+    exclude: ArrayLike | Tensor | None = None,
+    costs: ArrayLike | Tensor | None = None,
+    budget: float | None = None,
+    quota: int | Mapping[int, int] | ArrayLike | None = None,
+    duplicates: float | None = None,
     memory: int | str | None = None,
     device: torch.device | str | None = None,
     ids: ArrayLike | None = None,
@@ -51,12 +58,22 @@ def select(
     Args:
         strategy: a name (`list_strategies` has them all), or a function of your own whose
             positional parameters name the evidence it needs.
-        n: how many rows, at most the number of candidates.
+        n: how many rows, at most the number of candidates. With a budget it may be left out:
+            as many as that buys.
         seed: any integer. The same seed gives the same picks.
         labeled: (L,) rows of the pool that have labels. Never picked.
         labels: (L,) their classes, 0..C-1.
         candidates: (M,) rows that may be picked; labeled ones among them are left out. By
             default all rows without labels.
+        exclude: (E,) rows that may not be picked.
+        costs: (N,) > 0, what labeling each row costs, in any unit.
+        budget: the most that the picks may cost together. A pick that costs more than is left
+            is passed over; strategies go by their own order, not by worth for money, but
+            ``picker="per_cost"`` divides scores by costs.
+        quota: the most picks of any one class, or of each class (C,), or of the classes that a
+            mapping names. The class of a row is the one ``probs`` has likeliest.
+        duplicates: pass over rows whose ``embeddings`` have at least this cosine similarity,
+            in (0, 1], to those of a labeled row or of an earlier pick.
         memory: bytes a strategy may hold beyond its inputs, or text such as ``"4GB"``. Passed
             to strategies that take a bound; the others hold little more than their scores.
         device: where to move arrays before the strategy computes with them, whole; by default
@@ -78,7 +95,8 @@ def select(
             float16, 32 or 64; and options of the strategy and of its picker.
 
     Returns:
-        The picks in order, with scores, reasons and seconds.
+        The picks in order, with scores, reasons and seconds. Where budget, quota or duplicates
+        leave fewer than n rows the picks are fewer, and their notes say so.
 
     Raises:
         InputError: an argument, evidence or option that breaks its rule; evidence missing; or
@@ -99,39 +117,78 @@ def select(
     found = as_strategy(strategy)
     bound = parse_memory(memory)
     given, where = evidence_and_options, usable_device(device)
+    if costs is not None:
+        given["costs"] = costs
     call = Call(found, given, providers, labeled, labels, ids, where, block_limit(bound))
-    left = call.candidates(candidates)
-    check_count(n, len(left))
-    kept = None if checkpoint is None else call.checkpoint(checkpoint, n, seed, left)
-    if bound is not None and "memory" not in found.reserved:
-        call.check_memory(bound, int(n))
-    reserved = {
-        "n": int(n),
-        "candidates": left,
-        "generator": Generator(derive(whole_number(seed, "seed"), found.name), ids),
-        "memory": bound,
-        "progress": Watch(int(n), progress, kept).progress(),
-        "engine": _engine(engine, found),
-    }
-    with torch.no_grad():
-        answer = call.run(reserved)
-    picks = _as_picks(found.name, answer)
-    _check_rows(found.name, picks.rows, n, left)
-    if kept is not None:
-        kept.remove()
-    return Picks(
-        picks.rows,
-        scores=picks.scores,
-        weights=picks.weights,
-        probability=picks.probability,
-        pseudo_labels=picks.pseudo_labels,
-        notes=picks.notes,
+    left = call.candidates(candidates, exclude)
+    limits = Limits(call.evidence, budget=budget, quota=quota, duplicates=duplicates)
+    if n is not None or budget is None:
+        check_count(n, len(left))
+    if limits.any and checkpoint is not None:
+        raise InputError(
+            "checkpoint= goes without budget, quota and duplicates: they may ask a strategy "
+            "more than once"
+        )
+
+    def ask(count: int, left: Tensor) -> Picks:
+        kept = None if checkpoint is None else call.checkpoint(checkpoint, count, seed, left)
+        if bound is not None and "memory" not in found.reserved:
+            call.check_memory(bound, count)
+        reserved = {
+            "n": count,
+            "candidates": left,
+            "generator": Generator(derive(whole_number(seed, "seed"), found.name), ids),
+            "memory": bound,
+            "progress": Watch(count, progress, kept).progress(),
+            "engine": _engine(engine, found),
+        }
+        with torch.no_grad():
+            answer = call.run(reserved)
+        picks = _as_picks(found.name, answer)
+        _check_rows(found.name, picks.rows, count, left)
+        if kept is not None:
+            kept.remove()
+        return picks
+
+    picks = _within(limits, n, left, ask) if limits.any else ask(int(n or 0), left)
+    return replace(
+        picks,
         ids=None if ids is None else np.asarray(ids)[picks.rows],
         strategy=found.name,
         options=call.told,
         seed=seed,
         seconds=time.perf_counter() - start,
     )
+
+
+def _within(
+    limits: Limits, n: int | None, left: Tensor, ask: Callable[[int, Tensor], Picks]
+) -> Picks:
+    """Ask for more picks until enough of them are within the limits, or there are no more.
+
+    Raises:
+        InputError: the limits rule out every candidate.
+    """
+    left = limits.possible(left)
+    if not len(left):
+        raise InputError("there is nothing to pick: budget and quota rule out every candidate")
+    most = len(left) if n is None else min(n, len(left))
+    count = most if n is not None else limits.first_guess(left)
+    more = 1
+    while True:
+        picks = ask(count, left)
+        kept = limits.keep(picks.rows, n)
+        missing = most - len(kept.positions)
+        # A first pick that cannot be paid for says that the budget is all but spent.
+        if not missing or kept.unpaid or count == len(left):
+            return replace(
+                picks.take(kept.positions),
+                notes=(*picks.notes, *limits.notes(kept, picks.rows, n)),
+            )
+        left = limits.after(left, picks.rows, kept)
+        if kept.copies:
+            more *= 2
+        count = min(len(left), 2 * count if n is None else n + (more - 1) * missing)
 
 
 def _engine(engine: str | Engine | None, strategy: Strategy) -> Engine:
