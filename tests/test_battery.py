@@ -19,7 +19,7 @@ STRATEGIES = [
 ]
 SIZE, CLASSES, WIDTH, DRAWS = 120, 4, 6, 5
 
-NEEDS_TWO_CLASSES = {"margin", "base", "mase", "bait"}
+NEEDS_TWO_CLASSES = {"margin", "base", "mase", "bait", "albl", "lsa", "tailor"}
 """Strategies defined by two classes: with a single one they refuse."""
 
 NEEDS_LABELED: set[str] = set()

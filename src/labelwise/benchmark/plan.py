@@ -36,8 +36,9 @@ class StrategyEntry(_Record):
     Attributes:
         name: as `get_strategy` knows it, or the name of a function given in its stead.
         options: what was said on its behalf; everything else is the strategy's default.
-        source: fingerprint of the code of a function given in the strategy's stead; None for
-            a strategy of the library, whose version the plan holds.
+        source: fingerprint of the code of a function given in the strategy's stead, or of the
+            experience that a strategy starts from; None for any other strategy of the library,
+            whose version the plan holds.
     """
 
     name: str

@@ -30,7 +30,7 @@ from labelwise.learners import (
     make_learner,
 )
 from labelwise.loop import COLD_EVIDENCE
-from labelwise.strategies import Strategy, get_strategy
+from labelwise.strategies import Experience, Strategy, call_needs, get_strategy
 from labelwise.strategies.pickers import picker_signature
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def prepare(
         primary=primary,
     ).check()
     if not initial:
-        _check_cold([strategy for _, strategy in made])
+        _check_cold(made)
     by_label = {entry.label: strategy for entry, strategy in made}
     return Prepared(plan, data, data.test_labels, encode, learn, by_label)
 
@@ -182,9 +182,21 @@ def _strategy(given: StrategyLike) -> tuple[StrategyEntry, Strategy]:
         if option not in known:
             hint = nearest(option, known) if known else "it has none"
             raise InputError(f"strategy {entry.name!r} has no option {option!r}; {hint}")
+    call_needs(strategy, entry.options)  # arms that do not exist are refused here
     ours = str(getattr(strategy.function, "__module__", "")).startswith("labelwise.")
-    source = None if ours else source_fingerprint(strategy.function)
+    source = _experience(strategy, entry) if ours else source_fingerprint(strategy.function)
     return entry.model_copy(update={"source": source}), strategy
+
+
+def _experience(strategy: Strategy, entry: StrategyEntry) -> str | None:
+    """A fingerprint of the experience a strategy starts from, where one is named."""
+    if "experience" not in strategy.options or "experience" not in entry.options:
+        return None
+    found = Experience.find(entry.options["experience"])
+    if found is None:
+        return None
+    text = json.dumps(found.to_dict(), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _picker_options(strategy: Strategy, entry: StrategyEntry) -> Iterable[str]:
@@ -194,10 +206,11 @@ def _picker_options(strategy: Strategy, entry: StrategyEntry) -> Iterable[str]:
     return picker_signature(entry.options.get("picker", strategy.options["picker"])).options
 
 
-def _check_cold(strategies: Sequence[Strategy]) -> None:
+def _check_cold(strategies: Sequence[tuple[StrategyEntry, Strategy]]) -> None:
     """Without an initial set there is no model: refuse whoever needs one, before anything runs."""
-    for strategy in strategies:
-        missing = [name for name in strategy.needs if name not in COLD_EVIDENCE]
+    for entry, strategy in strategies:
+        needs = call_needs(strategy, entry.options)
+        missing = [name for name in needs if name not in COLD_EVIDENCE]
         if missing:
             raise InputError(
                 f"strategy {strategy.name!r} needs {' and '.join(missing)}, which no model gives "

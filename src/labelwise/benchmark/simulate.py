@@ -241,7 +241,8 @@ class _Run:
         """Find out now, not hours later, that a model lacks what a strategy needs."""
         assert start.fitted is not None
         strategy = self.prepared.strategies[entry.label]
-        missing = loop.missing(strategy, start.fitted, self._providers(strategy))
+        providers = self._providers(strategy)
+        missing = loop.missing(strategy, start.fitted, providers, entry.options)
         if missing:
             raise InputError(
                 f"strategy {entry.name!r} needs {' and '.join(missing)}, which the models of "
@@ -294,7 +295,9 @@ class _Run:
         else:
             ids = tuple(item for record in cell for item in record["picked_ids"])
             answers = tuple(self.labels[item] for item in ids)
-            again = loop.resume(State(ids, answers, round=last["round"]))
+            strategy = self.prepared.strategies[entry.label].name
+            state = State(ids, answers, round=last["round"])
+            again = loop.resume(state.carry(strategy, last.get("carried")))
         if last and any(last[name] != value for name, value in again.measures.items()):
             self._note(
                 f"{entry.label}, seed {loop.seed}, round {last['round']}: fitted again, the model "
@@ -325,6 +328,9 @@ class _Run:
             "picked_scores": None if scores is None else [float(score) for score in scores],
             "learner": self.prepared.learner.name,
         }
+        carried = result.state.carried.get(self.prepared.strategies[entry.label].name)
+        if carried is not None:  # all but the table: what the strategy goes on with
+            record["carried"] = carried
         self.journal.append(record)
         self._note_round(record)
         self.tell(

@@ -147,6 +147,15 @@ def _refuse_values(name: str, where: int | str, values: Tensor) -> None:
     )
 
 
+def _annotations(rows: Rows, name: str) -> None:
+    if rows.shape[1] != 3 or rows.dtype.is_floating_point or rows.dtype == torch.bool:
+        kind = str(rows.dtype).removeprefix("torch.")
+        raise InputError(
+            f"{name} must be (A, 3) whole numbers: row, annotator and class of each annotation; "
+            f"got {rows.shape} {kind} values"
+        )
+
+
 def _costs(rows: Rows, name: str) -> None:
     _finite(rows, name)
     values = rows.tensor()
@@ -160,6 +169,18 @@ def _count(value: Any, name: str) -> None:
         raise InputError(f"{name} must be a whole number >= 0, got {value!r}")
 
 
+def _share(value: Any, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InputError(f"{name} must be a number in [0, 1], got {value!r}")
+
+
+def _record(value: Any, name: str) -> None:
+    if not isinstance(value, Mapping):
+        raise InputError(
+            f"{name} must be what earlier picks have as their state, got {type(value).__name__}"
+        )
+
+
 @dataclass(frozen=True)
 class Rule:
     """What an evidence of one name must look like.
@@ -167,7 +188,7 @@ class Rule:
     Attributes:
         axes: a letter for each axis; the same letter is the same number in all evidence of a
             call (N pool rows, C classes, D embedding columns, S draws, L labeled rows). No
-            axes: a single number.
+            axes: a single number, or a record.
         meaning: one line, told to whoever has to provide it.
         check: refuses values that break the rule.
     """
@@ -198,10 +219,13 @@ RULES: Mapping[str, Rule] = {
     "private_probs": Rule(("P", "C"), "class distributions of private points", _distributions),
     "private_embeddings": Rule(("P", "D"), "features of private points", _finite),
     "private_labels": Rule(("P",), "true classes of private points", _classes),
+    "annotations": Rule(("A", "3"), "row, annotator and class of each annotation", _annotations),
     "costs": Rule(("N",), "what labeling each row costs, > 0", _costs),
     "oracle_labels": Rule(("N",), "true classes, which only a simulation knows", _classes),
     "round": Rule((), "which round this is, the first is 0", _count),
     "rounds": Rule((), "how many rounds there will be", _count),
+    "state": Rule((), "what the strategy's last picks have as their state", _record),
+    "validation_accuracy": Rule((), "of the model on rows held out, in [0, 1]", _share),
 }
 """The evidence labelwise knows by name. Evidence of any other name reaches a strategy as it is."""
 
@@ -277,4 +301,6 @@ _AXES = {
     "L": "labeled rows",
     "Q": "query points",
     "P": "private points",
+    "A": "annotations",
+    "3": "columns of annotations",
 }

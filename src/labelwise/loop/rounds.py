@@ -26,7 +26,7 @@ from labelwise.loop.annotators import Annotator
 from labelwise.loop.shared import Provider, SharedEvidence
 from labelwise.loop.state import State
 from labelwise.loop.tasks import Balance, Label, Task
-from labelwise.strategies import Picks, select
+from labelwise.strategies import Picks, as_strategy, call_needs, select
 
 if TYPE_CHECKING:
     from labelwise.strategies import Strategy
@@ -165,7 +165,7 @@ class Loop:
         options: Mapping[str, Any] | None = None,
         providers: Sequence[Provider] = (),
     ) -> Picks:
-        """Let a strategy pick n candidates; the state is left to `State.ask`.
+        """Let a strategy pick n candidates; the state is left to `State.ask` and `State.carry`.
 
         Args:
             state: after the last round.
@@ -190,11 +190,16 @@ class Loop:
             providers=(*fitted.evidence.providers, *providers),
             round=state.round,
             rounds=self.rounds,
+            state=state.carried.get(as_strategy(strategy).name),
             **(options or {}),
         )
 
     def missing(
-        self, strategy: Strategy, fitted: Fitted, providers: Sequence[Provider] = ()
+        self,
+        strategy: Strategy,
+        fitted: Fitted,
+        providers: Sequence[Provider] = (),
+        options: Mapping[str, Any] | None = None,
     ) -> list[str]:
         """What a strategy needs and a model cannot give; to be asked before a long run.
 
@@ -202,12 +207,13 @@ class Loop:
             strategy: whose needs are looked at, not computed.
             fitted: the model it would query.
             providers: more evidence than the model's.
+            options: the strategy's options, which may name a picker or arms with needs.
         """
         given: dict[str, Any] = {"round": 0, "rounds": self.rounds}
         if fitted.model is not None:
             given |= {"labeled": [0], "labels": [0]}
         graph = Evidence(given, (*fitted.evidence.providers, *providers))
-        return [name for name in strategy.needs if name not in graph]
+        return [name for name in call_needs(strategy, options or {}) if name not in graph]
 
     def annotate(self, state: State, annotator: Annotator) -> State:
         """Ask for what is pending, and take in what is answered.
@@ -301,6 +307,7 @@ class Loop:
         picks = self.query(state, fitted, strategy, n, options=options, providers=providers)
         seconds = time.perf_counter() - start + fitted.evidence.owed()
         asked = state.ask([self.ids[row] for row in picks.rows])
+        asked = asked.carry(picks.strategy, picks.state)
         return self.finish(asked, annotator, scores=picks.scores, select_seconds=seconds)
 
     def finish(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from labelwise.errors import InputError
@@ -22,6 +22,8 @@ class State:
         labels: their labels, in the task's form.
         pending: items asked for that have no label yet, in pick order.
         round: rounds begun; 0 is the initial set.
+        carried: what strategies want back at their next query, by the strategy's name: see
+            `labelwise.strategies.Picks`. Plain data, like the rest.
 
     >>> state = State().ask(["b", "a"]).answer({"a": 1})
     >>> state.ids, state.labels, state.pending
@@ -32,6 +34,7 @@ class State:
     labels: tuple[Label, ...] = ()
     pending: tuple[str, ...] = ()
     round: int = 0
+    carried: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def ask(self, ids: Sequence[str], *, initial: bool = False) -> State:
         """The state after a query.
@@ -73,6 +76,12 @@ class State:
             pending=tuple(item for item in self.pending if item not in labels),
         )
 
+    def carry(self, strategy: str, state: Mapping[str, Any] | None) -> State:
+        """The state with what a strategy left behind for its next query, if anything."""
+        if state is None:
+            return self
+        return replace(self, carried={**self.carried, strategy: state})
+
     def drop_pending(self) -> State:
         """The state with its pending items given up: they are candidates again."""
         return replace(self, pending=())
@@ -84,6 +93,7 @@ class State:
             "labels": list(self.labels),
             "pending": list(self.pending),
             "round": self.round,
+            "carried": dict(self.carried),
         }
 
     @classmethod
@@ -94,4 +104,5 @@ class State:
             tuple(record["labels"]),
             tuple(record["pending"]),
             int(record["round"]),
+            dict(record.get("carried", {})),
         )

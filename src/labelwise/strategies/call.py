@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import partial, reduce
+from itertools import chain
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,39 @@ from torch import Tensor
 from labelwise.errors import InputError, ResourceError, nearest
 from labelwise.evidence import RULES, Evidence, Rows, Signature, row_numbers
 from labelwise.kernels.cost import Sizes
+from labelwise.strategies.arms import Arm, arms_of
 from labelwise.strategies.checkpoint import Checkpoint, fingerprint
+from labelwise.strategies.experience import Experience
 from labelwise.strategies.pickers import picker_signature
-from labelwise.strategies.registry import Strategy, get_strategy
+from labelwise.strategies.registry import Cost, Strategy
 
 
-def as_strategy(strategy: str | Strategy | Callable[..., Any]) -> Strategy:
-    """The strategy of a name, or what a function of your own says of itself."""
-    if isinstance(strategy, str):
-        return get_strategy(strategy)
-    return strategy if isinstance(strategy, Strategy) else Strategy(strategy)
+def call_needs(strategy: Strategy, told: Mapping[str, Any]) -> tuple[str, ...]:
+    """All evidence that a strategy cannot do without, with some options.
+
+    Args:
+        strategy: with what its picker or its arms need.
+        told: options said on its behalf; the others are its defaults.
+
+    Raises:
+        InputError: no such picker, or arms that are none.
+
+    >>> from labelwise.strategies.registry import get_strategy
+    >>> call_needs(get_strategy("margin"), {"picker": "per_cluster"})
+    ('probs', 'embeddings')
+    """
+    picker = _picker(strategy, told)
+    more = [picker.needs] if picker else []
+    more += [arm.needs for arm in arms_of(strategy, told)]
+    return tuple(dict.fromkeys((*strategy.needs, *chain.from_iterable(more))))
+
+
+def _picker(strategy: Strategy, told: Mapping[str, Any]) -> Signature | None:
+    """The picker's signature, where the strategy has an option of that name."""
+    if "picker" not in strategy.options:
+        return None
+    picker = told.get("picker")
+    return picker_signature(strategy.options["picker"] if picker is None else picker)
 
 
 class Call:
@@ -42,7 +67,8 @@ class Call:
     ) -> None:
         self.strategy = strategy
         self.ids = ids
-        self.picker = self._picker(given.get("picker"))
+        self.picker = _picker(strategy, given)
+        self.arms = arms_of(strategy, given)
         options = {*strategy.options, *(self.picker.options if self.picker else ())}
         self.told = {name: value for name, value in given.items() if name in options}
         evidence = {name: value for name, value in given.items() if name not in options}
@@ -63,21 +89,29 @@ class Call:
                 "run it: use `labelwise simulate`"
             )
 
-    def _picker(self, picker: Any) -> Signature | None:
-        """The picker's signature, where the strategy has an option of that name."""
-        if "picker" not in self.strategy.options:
-            return None
-        return picker_signature(self.strategy.options["picker"] if picker is None else picker)
-
     @property
     def needs(self) -> tuple[str, ...]:
         """All evidence that this call cannot do without."""
-        more = self.picker.needs if self.picker else ()
-        return tuple(dict.fromkeys((*self.strategy.needs, *more)))
+        return call_needs(self.strategy, self.told)
+
+    @property
+    def evidence_used(self) -> tuple[str, ...]:
+        """All evidence that the strategy and its arms look at, where there is any."""
+        each = ((one.needs, one.optional) for one in (self.strategy, *self.arms))
+        return tuple(dict.fromkeys(chain.from_iterable(chain.from_iterable(each))))
+
+    @property
+    def cost(self) -> Cost | None:
+        """What a call of some size does, with its arms; None where one of them does not say."""
+        costs = [one.cost for one in (self.strategy, *self.arms)]
+        known = [cost for cost in costs if cost is not None]
+        if len(known) < len(costs):
+            return None
+        return lambda sizes: reduce(add, (cost(sizes) for cost in known))
 
     def _check_names(self, evidence: Mapping[str, Any], options: set[str]) -> None:
         """Refuse a name that nobody in this call can have any use for: it is misspelt."""
-        named = {*self.strategy.needs, *self.strategy.optional}
+        named = set(self.evidence_used)
         if self.picker is not None:
             named |= set(self.picker.evidence)
         known = self.evidence.known | named
@@ -124,7 +158,7 @@ class Call:
                 f"{self.strategy.name} makes all its picks at once and keeps no checkpoint; leave "
                 "checkpoint= out"
             )
-        wanted = {*self.needs, *self.strategy.optional} & set(self.evidence.given)
+        wanted = {*self.needs, *self.evidence_used} & set(self.evidence.given)
         call = fingerprint(
             {name: self.evidence.given[name] for name in wanted},
             strategy=self.strategy.name,
@@ -138,9 +172,9 @@ class Call:
 
     def check_memory(self, memory: int, n: int) -> None:
         """Refuse a bound that a strategy without a bound of its own cannot keep."""
-        if self.strategy.cost is None:
+        if self.cost is None:
             return
-        least = self.strategy.cost(call_sizes(self.evidence, self.strategy, n)[0]).held[0]
+        least = self.cost(call_sizes(self.evidence, self.evidence_used, n)[0]).held[0]
         if memory < least:
             raise ResourceError(
                 f"memory must be at least {least / 1e6:.3g} MB for {self.strategy.name} and this "
@@ -149,15 +183,35 @@ class Call:
 
     def run(self, reserved: Mapping[str, Any]) -> Any:
         """Compute the evidence and call the strategy."""
-        graph, strategy = self.evidence, self.strategy
-        graph.require(self.needs, strategy.name)
-        needed = [graph[name] for name in strategy.needs]
-        extra = {name: graph[name] for name in strategy.optional if name in graph}
-        options = {name: v for name, v in self.told.items() if name in strategy.options}
+        self.evidence.require(self.needs, self.strategy.name)
+        options = {name: v for name, v in self.told.items() if name in self.strategy.options}
         if self.picker is not None:
             options["picker"] = self._bound(self.picker)
+        if self.arms:
+            shared = {name: reserved[name] for name in ("memory", "engine", "ids")}
+            options["arms"] = tuple(
+                Arm(arm.name, "picker" in arm.options, self._filled(arm, {}, shared))
+                for arm in self.arms
+            )
+        if "experience" in self.strategy.options:
+            given = self.told.get("experience", self.strategy.options["experience"])
+            options["experience"] = Experience.find(given)
+        return self._filled(self.strategy, options, reserved)()
+
+    def _filled(
+        self, strategy: Strategy, options: Mapping[str, Any], reserved: Mapping[str, Any]
+    ) -> Callable[..., Any]:
+        """A strategy with its evidence, its options and what is reserved filled in."""
+        graph = self.evidence
+        needed = [graph[name] for name in strategy.needs]
+        extra = {name: graph[name] for name in strategy.optional if name in graph}
         kept = {name: value for name, value in reserved.items() if name in strategy.reserved}
-        return strategy.function(*needed, **extra, **options, **kept)
+
+        def ask(**more: Any) -> Any:
+            asked = {name: value for name, value in more.items() if name in strategy.reserved}
+            return strategy.function(*needed, **extra, **options, **kept, **asked)
+
+        return ask
 
     def _bound(self, picker: Signature) -> Callable[..., Any]:
         """The picker with its evidence and options filled in."""
@@ -215,15 +269,14 @@ def check_count(n: Any, left: int) -> None:
         raise InputError(f"n must be in 1..{left} (the rows that may be picked), got {count}")
 
 
-def call_sizes(evidence: Evidence, strategy: Strategy, n: int) -> tuple[Sizes, list[Rows]]:
-    """How large a call is, and the arrays of the pool that it reads."""
+def call_sizes(evidence: Evidence, names: Iterable[str], n: int) -> tuple[Sizes, list[Rows]]:
+    """How large a call is that looks at some evidence, and the arrays of the pool it reads."""
     lengths: dict[str, int] = {}
     for name, value in evidence.given.items():
         if name in RULES and RULES[name].axes:
             rows = value if isinstance(value, Rows) else Rows(value, name)
             lengths |= dict(zip(RULES[name].axes, rows.shape))
-    wanted = [name for name in (*strategy.needs, *strategy.optional) if name in evidence]
-    used = frozenset().union(*(evidence.sources(name) for name in wanted))
+    used = frozenset().union(*(evidence.sources(name) for name in names if name in evidence))
     arrays = {
         name: evidence.given[name]
         for name in sorted(used)

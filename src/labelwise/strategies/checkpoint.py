@@ -47,7 +47,7 @@ def fingerprint(evidence: Mapping[str, Any], **call: Any) -> str:
 
 
 def _look(value: Any, name: str) -> bytes:
-    if isinstance(value, int | float | str):
+    if isinstance(value, int | float | str | Mapping):
         return repr(value).encode()
     rows = value if isinstance(value, Rows) else Rows(value, name)
     spread = np.unique(np.linspace(0, len(rows) - 1, _SAMPLED).astype(np.int64))

@@ -15,8 +15,8 @@ from torch import Tensor
 from labelwise.evidence import RULES, Rows
 from labelwise.kernels import derive
 from labelwise.kernels.cost import Interval, Sizes, bytes_held, measure_rates, seconds
-from labelwise.strategies.call import Call, as_strategy, call_sizes, check_count, usable_device
-from labelwise.strategies.registry import Strategy
+from labelwise.strategies.call import Call, call_sizes, check_count, usable_device
+from labelwise.strategies.registry import Cost, Strategy, as_strategy
 from labelwise.strategies.selection import select
 
 _SAMPLE_SECONDS = 1.0
@@ -104,9 +104,9 @@ def estimate(
     check_count(n, len(left))
     missing = [name for name in call.needs if name not in call.evidence]
     call.evidence.require(missing, found.name)
-    sizes, arrays = call_sizes(call.evidence, found, int(n))
-    if found.cost is not None:
-        return declared(found, sizes, arrays)
+    sizes, arrays = call_sizes(call.evidence, call.evidence_used, int(n))
+    if (cost := call.cost) is not None:
+        return declared(found, cost, sizes, arrays)
     sample = _Sample(found, call, left, providers, seed)
     return sampled(found, len(left), int(n), seed, sample.run)
 
@@ -151,10 +151,9 @@ class _Sample:
         )
 
 
-def declared(strategy: Strategy, sizes: Sizes, arrays: list[Rows]) -> Estimate:
+def declared(strategy: Strategy, cost: Cost, sizes: Sizes, arrays: list[Rows]) -> Estimate:
     """From what the strategy says of its work, at rates measured now."""
-    assert strategy.cost is not None
-    work = strategy.cost(sizes)
+    work = cost(sizes)
     device = next((rows.device for rows in arrays), torch.device("cpu"))
     rates = measure_rates(arrays, sizes.width, device)
     return Estimate(strategy.name, seconds(work, rates, sizes), bytes_held(work))

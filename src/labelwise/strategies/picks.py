@@ -34,6 +34,8 @@ class Picks:
         probability: (n,) chance that the row was among the picks; None where not known.
         pseudo_labels: (n,) int64 classes to train with instead of asking; None to ask.
         notes: what the strategy has to say of this call, such as how it estimated a default.
+        state: what the strategy wants to find as its evidence ``state`` at its next query, plain
+            JSON-able data; None for a strategy that remembers nothing.
         ids: (n,) identities of the rows, where `select` was given them.
         strategy: name of the strategy.
         options: its options.
@@ -56,6 +58,7 @@ class Picks:
     probability: NDArray[np.float64] | None = None
     pseudo_labels: NDArray[np.int64] | None = None
     notes: tuple[str, ...] = ()
+    state: Mapping[str, Any] | None = None
     ids: NDArray[Any] | None = None
     strategy: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -158,7 +161,7 @@ class Picks:
             raise InputError(f"picks are saved as .csv or .parquet, got {str(path)!r}")
         if not path.parent.is_dir():
             raise InputError(f"there is no folder {str(path.parent)!r} to save picks in")
-        _write_whole(path, writers[path.suffix.lower()])
+        write_whole(path, writers[path.suffix.lower()])
 
     def _table(self) -> dict[str, NDArray[Any]]:
         same = {"strategy": self.strategy, "seed": self.seed}
@@ -188,7 +191,7 @@ def _cell(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
 
 
-def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Write beside the target, then put it in its place in one step."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:

@@ -17,7 +17,7 @@ from labelwise.kernels.cost import Sizes, Work
 Cost = Callable[[Sizes], Work]
 """What a call of some size does."""
 
-RESERVED = frozenset({"n", "candidates", "generator", "memory", "progress", "engine"})
+RESERVED = frozenset({"n", "candidates", "generator", "memory", "progress", "engine", "ids"})
 """Parameters that `select` fills by itself, in the strategies that name them."""
 
 ENTRY_POINTS = "labelwise.strategies"
@@ -157,6 +157,13 @@ def get_strategy(name: str) -> Strategy:
         known = {*_REGISTRY, *_plugins()}
         raise InputError(f"there is no strategy {name!r}; {nearest(name, known)}")
     return _REGISTRY[name]
+
+
+def as_strategy(strategy: str | Strategy | Callable[..., Any]) -> Strategy:
+    """The strategy of a name, or what a function of your own says of itself."""
+    if isinstance(strategy, str):
+        return get_strategy(strategy)
+    return strategy if isinstance(strategy, Strategy) else Strategy(strategy)
 
 
 def list_strategies() -> list[Strategy]:

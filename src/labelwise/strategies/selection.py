@@ -10,16 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from labelwise.engine import Engine, find_engine
 from labelwise.errors import InputError
-from labelwise.evidence import Rows
-from labelwise.kernels import Chosen, Generator, derive
+from labelwise.kernels import Generator, derive
+from labelwise.strategies.answers import as_picks, check_rows
 from labelwise.strategies.call import (
     Call,
-    as_strategy,
     check_count,
     usable_device,
     whole_number,
@@ -27,7 +26,7 @@ from labelwise.strategies.call import (
 from labelwise.strategies.limits import Limits
 from labelwise.strategies.memory import block_limit, parse_memory
 from labelwise.strategies.picks import Picks
-from labelwise.strategies.registry import Strategy, list_strategies
+from labelwise.strategies.registry import Strategy, as_strategy, list_strategies
 from labelwise.strategies.watch import Status, Watch
 
 
@@ -141,11 +140,12 @@ def select(
             "memory": bound,
             "progress": Watch(count, progress, kept).progress(),
             "engine": _engine(engine, found),
+            "ids": None if ids is None else np.asarray(ids),
         }
         with torch.no_grad():
             answer = call.run(reserved)
-        picks = _as_picks(found.name, answer)
-        _check_rows(found.name, picks.rows, count, left)
+        picks = as_picks(found.name, answer)
+        check_rows(found.name, picks.rows, count, left)
         if kept is not None:
             kept.remove()
         return picks
@@ -206,29 +206,3 @@ def _engine(engine: str | Engine | None, strategy: Strategy) -> Engine:
             "engine='local' is for all"
         )
     return found
-
-
-def _as_picks(name: str, answer: Any) -> Picks:
-    """What a strategy returned, as picks."""
-    if isinstance(answer, Picks):
-        return answer
-    if isinstance(answer, Chosen):
-        return Picks(answer.rows.cpu().numpy(), scores=answer.gains.cpu().numpy())
-    if answer is None:
-        raise InputError(f"{name} returned None; a strategy returns the rows it picked")
-    rows: NDArray[Any] = Rows(answer, f"what {name} returned").tensor().cpu().numpy()
-    return Picks(rows)
-
-
-def _check_rows(name: str, rows: NDArray[np.int64], n: int, candidates: Tensor) -> None:
-    """A strategy, of ours or of the user's, has to return n distinct candidates."""
-    if len(rows) != n:
-        raise InputError(f"{name} returned {len(rows)} rows, but n is {n}")
-    outside = rows[~np.isin(rows, candidates.numpy())]
-    if len(outside):
-        raise InputError(
-            f"{name} returned row {outside[0]}, which is no candidate; pick from candidates only"
-        )
-    values, counts = np.unique(rows, return_counts=True)
-    if (counts > 1).any():
-        raise InputError(f"{name} returned row {values[counts > 1][0]} more than once")
