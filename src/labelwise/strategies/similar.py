@@ -162,7 +162,7 @@ def similar(
     """
     _check_options(function, points)
     p, h = check("probs", probs), check("embeddings", embeddings)
-    inside = _pool(len(p), labeled, candidates)
+    inside = pool_rows(len(p), labeled, candidates)
     whole = _geometry(p, h, points, hold_limit(memory))
     maker = SetMaker(p, h, whole, points, labeled, labels)
     away = GivenSet("private", private_probs, private_embeddings, private_labels, private_classes)
@@ -255,7 +255,7 @@ def _check_options(function: str, points: str) -> None:
         raise InputError(f'points must be "gradient" or "embedding", got {points!r}')
 
 
-def _pool(size: int, labeled: Tensor | None, candidates: Tensor) -> Tensor:
+def pool_rows(size: int, labeled: Tensor | None, candidates: Tensor) -> Tensor:
     """Rows that are not labeled, and all candidates: (M,) int64, ascending."""
     inside = torch.ones(size, dtype=torch.bool)
     if labeled is not None:
