@@ -280,7 +280,7 @@ def check_shape(name: str, rows: Rows, sizes: dict[str, tuple[int, str]]) -> Non
             f"{name} must be {RULES[name].shape}, {RULES[name].meaning}, got shape {rows.shape}"
         )
     for axis, length in zip(axes, rows.shape):
-        if length == 0 and axis != "L":
+        if length == 0 and axis not in ("L", "A"):
             raise InputError(
                 f"{name} must be {RULES[name].shape} with no axis empty, got {rows.shape}"
             )
