@@ -44,8 +44,8 @@ class Votes:
     def sums(self, values: Floats) -> Floats:
         """A value of each annotation (A,), added up by row and class, (L, C)."""
         size, classes = self.counts.shape
-        flat: Floats = np.bincount(self.line * classes + self.said, values, size * classes)
-        return flat.reshape(size, classes)
+        flat = np.bincount(self.line * classes + self.said, values, size * classes)
+        return flat.reshape(size, classes).astype(np.float64)
 
 
 @dataclass(frozen=True)
