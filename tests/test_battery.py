@@ -20,7 +20,17 @@ STRATEGIES = [
 ]
 SIZE, CLASSES, WIDTH, DRAWS = 120, 4, 6, 5
 
-NEEDS_TWO_CLASSES = {"margin", "base", "mase", "bait", "albl", "lsa", "tailor"}
+NEEDS_TWO_CLASSES = {
+    "margin",
+    "base",
+    "mase",
+    "bait",
+    "albl",
+    "lsa",
+    "tailor",
+    "falcun",
+    "cluster_margin",
+}
 """Strategies defined by two classes: with a single one they refuse."""
 
 NEEDS_LABELED: set[str] = set()

@@ -1,0 +1,124 @@
+"""FALCUN: draw rows that are unsure or far, in predictions, from those drawn before."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from labelwise.errors import InputError
+from labelwise.evidence import Rows, as_float, check
+from labelwise.kernels import Chosen, Generator, per_row
+from labelwise.kernels.cost import Sizes, Work
+from labelwise.strategies.margin import margin_scores
+from labelwise.strategies.registry import strategy
+
+
+def falcun_work(sizes: Sizes) -> Work:
+    """A pass over all predictions a draw, and a random number for every candidate."""
+    entries = float(sizes.rows * max(1, sizes.classes))
+    return Work(
+        passes=(sizes.n, sizes.n + 4.0),
+        numbers=(0.1 * sizes.n * entries, sizes.n * (4 * entries + 60 * sizes.rows)),
+        steps=(sizes.n, 40.0 * sizes.n),
+        held=(16.0 * sizes.rows, 120.0 * sizes.rows + sizes.stored * sizes.rows),
+    )
+
+
+@strategy(
+    cite="Gilhuber et al., ECML PKDD 2024",
+    cost=falcun_work,
+    costs="One pass over N x C probabilities a pick, n N C operations; 50 N bytes.",
+    fails=(
+        "Sees predictions only: rows the model confuses alike count as alike; large n takes "
+        "as many passes."
+    ),
+)
+def falcun(
+    probs: Rows,
+    *,
+    n: int,
+    candidates: Tensor,
+    generator: Generator,
+    gamma: float = 10.0,
+) -> Chosen:
+    """Draw in turn a candidate with chances proportional to ``(u + d) ** gamma``.
+
+    u is the uncertainty ``1 - (first - second)``. d, the diversity, is u at first; after every
+    draw it becomes the lesser of itself and the sum of absolute differences to the prediction
+    drawn, and then all of it is scaled to 0..1 over the candidates, drawn ones included. Where
+    no candidate has a chance, they are drawn uniformly.
+
+    Args:
+        probs: (N, C), C >= 2.
+        gamma: >= 0: 0 draws uniformly, large values take the largest. 10 is the authors'.
+
+    Returns:
+        Rows in the order drawn; the score of each is u + d when it was drawn.
+
+    Raises:
+        InputError: a single class, or gamma out of range.
+
+    Source:
+        Gilhuber, Beer, Ma & Seidl, "FALCUN: A Simple and Efficient Deep Active Learning
+        Strategy", ECML PKDD 2024.
+
+    >>> from labelwise import select
+    >>> probs = [[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.4, 0.6]]
+    >>> sorted(select("falcun", 2, probs=probs, gamma=200).rows.tolist())[1]
+    2
+    """
+    if isinstance(gamma, bool) or not isinstance(gamma, int | float) or not 0 <= gamma < math.inf:
+        raise InputError(f"gamma must be a number >= 0, got {gamma!r}")
+    rows, at = check("probs", probs), candidates.cpu()
+    unsure = margin_scores(rows).cpu()[at].clamp(min=0).numpy()
+    some = rows if len(at) == len(rows) else rows.subset(at)
+    diverse, left = unsure.copy(), np.ones(len(at), dtype=bool)
+    stream = generator.child("draws")
+    picks: list[int] = []
+    scores: list[float] = []
+    for turn in range(n):
+        relevance = unsure + diverse
+        noise = stream.gumbel(at.numpy(), draw=turn)
+        best = _drawn(relevance, left, gamma, noise)
+        picks.append(best)
+        scores.append(float(relevance[best]))
+        left[best] = False
+        if turn + 1 < n:
+            diverse = np.minimum(diverse, differences(some, best).cpu().numpy())
+            low, high = diverse.min(), diverse.max()
+            diverse = (diverse - low) / (high - low) if high > low else np.zeros(len(at))
+    return Chosen(at[torch.tensor(picks)], torch.tensor(scores, dtype=torch.float64))
+
+
+def _drawn(
+    relevance: NDArray[np.float64],
+    left: NDArray[np.bool_],
+    gamma: float,
+    noise: NDArray[np.float64],
+) -> int:
+    """Which of those left is drawn by ``relevance ** gamma``: the largest perturbed log."""
+    may = left & (relevance > 0) if gamma > 0 else left
+    if not may.any():
+        return int(np.where(left, noise, -np.inf).argmax())
+    keys = np.full(len(relevance), -np.inf)
+    keys[may] = gamma * np.log(relevance[may]) + noise[may] if gamma > 0 else noise[may]
+    return int(keys.argmax())
+
+
+def differences(probs: Rows, row: int) -> Tensor:
+    """The sum of absolute differences of each prediction to that of one row, (N,) float64.
+
+    >>> differences(Rows([[0.5, 0.5], [1.0, 0.0]]), 0)
+    tensor([0., 1.], dtype=torch.float64)
+    """
+    one = as_float(probs.take(torch.tensor([row])))
+
+    def differs(block: Tensor) -> Tensor:
+        # Pair by pair, so that neither blocks nor the order of rows change a sum.
+        return torch.cdist(as_float(block), one, p=1)[:, 0]
+
+    return per_row(probs.blocks(), len(probs), differs).double()
