@@ -97,7 +97,7 @@ class Similarity:
             some, others: points to compare.
             rows, other_rows: their row numbers, (len(some),) and (len(others),) int64. Where
                 both are given, ``top_hat`` decides pairs too close to ``width`` for single
-                precision in float64.
+                precision in float64, and a row's ``distance`` to itself is 0.
         """
         if self.kind == "dot":
             return self.geometry.inner(some, others)
@@ -109,11 +109,10 @@ class Similarity:
         if self.kind == "top_hat":
             return self._inside(squared, some, others, rows, other_rows)
         squared.clamp_(min=0)
-        if self.width is None:
-            return squared.sqrt_()
-        if self.kind == "rbf":
+        if self.kind == "rbf" and self.width is not None:
             return squared.mul_(-0.5 / self.width**2).exp_()
-        return squared.sqrt_().neg_().add_(self.width)
+        _meet(squared, rows, other_rows)
+        return squared.sqrt_() if self.width is None else squared.sqrt_().neg_().add_(self.width)
 
     def own(self, rows: Tensor) -> Tensor:
         """Similarity of each row to itself, (n,) float64."""
@@ -178,6 +177,18 @@ class Similarity:
             apart = self.geometry.exact(rows[i.cpu()], other_rows[j.cpu()])
             inside[i, j] = (apart < limit).to(inside)
         return inside
+
+
+def _meet(squared: Tensor, rows: Tensor | None, other_rows: Tensor | None) -> None:
+    """Put rows at no distance from themselves: the root of a rounding error is far from it."""
+    if rows is None or other_rows is None or not len(rows) or not len(other_rows):
+        return
+    if rows.max() < other_rows.min() or other_rows.max() < rows.min():
+        return
+    ordered, order = other_rows.sort()
+    place = torch.searchsorted(ordered, rows.contiguous()).clamp_(max=len(ordered) - 1)
+    same = (ordered[place] == rows).nonzero()[:, 0]
+    squared[same.to(squared.device), order[place[same]].to(squared.device)] = 0
 
 
 def _inverse_length(points: Points) -> Tensor:
