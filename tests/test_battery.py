@@ -30,6 +30,9 @@ NEEDS_TWO_CLASSES = {
     "tailor",
     "falcun",
     "cluster_margin",
+    "direct",
+    "galaxy",
+    "galaxy_sequential",
 }
 """Strategies defined by two classes: with a single one they refuse."""
 
@@ -56,7 +59,9 @@ def _softmax(logits):
 
 
 def ask(name, n, pool, truth=None, **more):
-    """`select`, with the truth handed to the one kind of strategy that may have it."""
+    """`select`, with labels of labeled rows, and the truth for the one kind that may have it."""
+    if more.get("labeled") is not None and "labels" not in more:
+        more["labels"] = _labels(pool, more["labeled"])
     if get_strategy(name).simulation_only:
         truth = np.arange(len(pool["embeddings"])) % 3 if truth is None else truth
 
@@ -65,6 +70,13 @@ def ask(name, n, pool, truth=None, **more):
 
         more["providers"] = [oracle_labels]
     return select(name, n, **pool, **more)
+
+
+def _labels(pool, rows):
+    """Some class for each row, which follows the item whatever its row."""
+    h, classes = pool["embeddings"], pool["probs"].shape[1]
+    h = h.detach().numpy() if isinstance(h, torch.Tensor) else np.asarray(h)
+    return h[np.asarray(rows)].argmax(1) % classes
 
 
 @pytest.fixture(scope="module")
