@@ -33,6 +33,7 @@ NEEDS_TWO_CLASSES = {
     "direct",
     "galaxy",
     "galaxy_sequential",
+    "u_herding",
 }
 """Strategies defined by two classes: with a single one they refuse."""
 
