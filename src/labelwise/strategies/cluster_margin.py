@@ -17,7 +17,6 @@ from labelwise.kernels import (
     Cosine,
     Euclidean,
     Generator,
-    Progress,
     agglomerate,
     hold_limit,
     typical_distance,
@@ -56,7 +55,6 @@ def cluster_margin(
     candidates: Tensor,
     generator: Generator,
     memory: int | None = None,
-    progress: Progress | None = None,
     factor: float = 10.0,
     within: Literal["random", "margin"] = "random",
     threshold: float | None = None,
@@ -121,7 +119,7 @@ def cluster_margin(
     kept = top(scores, n=keep, candidates=candidates, generator=generator)
     points = (Cosine if normalize else Euclidean)(rows, hold=hold_limit(memory))
     stop = {"threshold": threshold, "clusters": clusters, "mean_size": mean_size}
-    member = _clusters(points, stop, neighbors, generator, memory, progress)[kept.rows].numpy()
+    member = _clusters(points, stop, neighbors, generator, memory)[kept.rows].numpy()
     noise = generator.child("within").uniform(kept.rows.numpy())
     keys = noise if within == "random" else -kept.gains.numpy()
     order = smallest_first(member, keys, noise)[:n]
@@ -134,7 +132,6 @@ def _clusters(
     neighbors: int,
     generator: Generator,
     memory: int | None,
-    progress: Progress | None,
 ) -> Tensor:
     """The cluster of each row, (N,) int64; by default merged up to half the typical distance."""
     if len(points) == 1:
@@ -151,7 +148,6 @@ def _clusters(
         neighbors=neighbors,
         far=far,
         memory=memory,
-        progress=progress,
         **stop,
     ).assignment
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from labelwise.evidence import Rows, check
-from labelwise.kernels import Chosen, Generator
+from labelwise.kernels import Chosen, Clusters, Generator
 from labelwise.kernels.cost import kmeans_work
 from labelwise.strategies.clusters import cluster
 from labelwise.strategies.pickers import round_robin
@@ -47,8 +47,24 @@ def kmeans(
     """
     points, rows = check("embeddings", embeddings), candidates.cpu()
     found = cluster(points, n, generator=generator, candidates=rows, iterations=iterations)
-    nearness = torch.full((len(points),), -torch.inf, dtype=torch.float64)
-    groups = torch.zeros(len(points), dtype=torch.int64)
+    return nearest_members(found, rows, len(points), n=n, generator=generator)
+
+
+def nearest_members(
+    found: Clusters, rows: Tensor, size: int, *, n: int, generator: Generator
+) -> Chosen:
+    """The member of each cluster that is nearest its center, then the second nearest, and so on.
+
+    Args:
+        found: clusters of some rows. rows: (M,) int64, those rows.
+        size: N, how many rows there are in all.
+        n: how many to pick, at most M. generator: breaks ties.
+
+    Returns:
+        (n,) rows, the nearest first in each turn, and minus their squared distances.
+    """
+    nearness = torch.full((size,), -torch.inf, dtype=torch.float64)
+    groups = torch.zeros(size, dtype=torch.int64)
     groups[rows] = found.assignment.cpu()
     nearness[rows] = -found.squared_distances.cpu()
-    return round_robin(nearness, groups, n=n, candidates=candidates, generator=generator)
+    return round_robin(nearness, groups, n=n, candidates=rows, generator=generator)

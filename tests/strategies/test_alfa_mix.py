@@ -1,0 +1,124 @@
+"""ALFA-Mix against mixing column by column and asking the head."""
+
+import numpy as np
+import pytest
+import torch
+
+from labelwise.errors import InputError
+from labelwise.strategies import select
+from labelwise.strategies.alfa_mix import class_means, flip_caps
+
+
+def softmax(z):
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def flips(h, w, b, anchors, cap):
+    """Which predictions some mixture changes: the closed form's share of each column, as coded."""
+    before = (h @ w.T + b).argmax(1)
+    pull = softmax(h @ w.T + b)
+    pull[np.arange(len(h)), before] -= 1
+    g = pull @ w
+    flipped = np.zeros(len(h), bool)
+    for anchor in anchors:
+        away = anchor - h
+        length = np.linalg.norm(away, axis=1) / np.linalg.norm(g, axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = cap / np.sqrt(h.shape[1]) * length[:, None] * g / away
+        share = np.where(away == 0, 0, share)
+        mixed = (1 - share) * h + share * anchor
+        flipped |= (mixed @ w.T + b).argmax(1) != before
+    return flipped
+
+
+def make(seed, zeros=0.0, size=80, classes=4, width=6):
+    rng = np.random.default_rng(seed)
+    h = rng.normal(size=(size, width))
+    h[rng.random(h.shape) < zeros] = 0
+    w, b = 0.5 * rng.normal(size=(classes, width)), 0.1 * rng.normal(size=classes)
+    return h, w, b, rng.permutation(size)[:9]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("zeros", [0.0, 0.6])
+def test_caps_are_those_from_which_mixing_flips(seed, zeros):
+    h, w, b, labeled = make(seed, zeros)
+    labels = np.arange(9) % 3
+    anchors = np.stack([h[labeled[labels == c]].mean(0) for c in range(3)])
+    caps = flip_caps(h @ w.T + b, h, w, torch.from_numpy(anchors)).numpy()
+    assert 0.1 < (caps < 0.5).mean() < 0.95
+    for cap in (0.05, 0.2, 0.5, 1.0, 3.0):
+        assert (caps < cap).tolist() == flips(h, w, b, anchors, cap).tolist()
+
+
+def test_anchors_are_class_means_and_that_of_all_for_a_class_without_labels():
+    h = torch.arange(10.0)[:, None] ** 2
+    rows, labels = torch.tensor([7, 2, 5]), torch.tensor([0, 2, 0])
+    means = class_means_of(h, rows, labels, 3)
+    assert means == [(49 + 25) / 2, 4.0, (49 + 4 + 25) / 3]
+    assert class_means_of(h, rows, torch.tensor([0, 1, 0]), 2) == [37.0, 4.0]
+    assert class_means_of(h, rows, None, 2) == [26.0]
+    assert class_means_of(h, None, None, 2) == []
+
+
+def class_means_of(h, rows, labels, classes):
+    from labelwise.evidence import Rows
+
+    return class_means(Rows(h), rows, labels, classes).flatten().tolist()
+
+
+def test_the_cap_rises_until_more_than_n_flip():
+    """Rows on a line, anchors at 10 and -10: row h flips at a cap of |h| / (10 + |h|)."""
+    h = np.array([10.0, -10.0, 1.0, -1.0, 2.0, 3.0, 5.0, 9.0])[:, None]
+    call = {"embeddings": h, "head_weight": [[1.0], [-1.0]], "labeled": [0, 1], "labels": [0, 1]}
+    picks = select("alfa_mix", 1, cap=0.1, normalize=False, **call)
+    assert picks.rows[0] in (2, 3)
+    assert picks.notes == ("2 candidates flip with at most 0.1 mixed in",)
+    picks = select("alfa_mix", 2, cap=0.1, normalize=False, **call)
+    assert picks.notes == ("3 candidates flip with at most 0.2 mixed in",)
+    assert set(picks) <= {2, 3, 4}
+    np.testing.assert_allclose(sorted(-picks.scores)[0], 1 / 11)
+    picks = select("alfa_mix", 5, cap=0.1, normalize=False, **call)
+    assert picks.notes == ("6 candidates flip with at most 0.5 mixed in",)
+
+
+def test_what_flips_is_clustered():
+    """Three groups flip: the row nearest the middle of each is asked for."""
+    rng = np.random.default_rng(0)
+    middles = np.array([[0.01, 9.0, 0.0], [0.01, 0.0, 9.0], [0.01, -9.0, -9.0]])
+    h = np.concatenate([middles[np.repeat([0, 1, 2], 8)] + 0.02 * rng.normal(size=(24, 3))])
+    h[:, 0] = np.abs(h[:, 0])
+    h = np.concatenate([h, [[50.0, 1.0, 1.0], [-50.0, 1.0, 1.0], [70.0, 1.0, 1.0]]])
+    call = {"labeled": [24, 25], "labels": [0, 1], "head_weight": [[1.0, 0, 0], [-1.0, 0, 0]]}
+    picks = select("alfa_mix", 3, embeddings=h, **call)
+    assert sorted(row // 8 for row in picks) == [0, 1, 2]
+    unit = h / np.linalg.norm(h, axis=1, keepdims=True)
+    for row in picks:
+        mine = np.arange(8) + row // 8 * 8
+        distance = ((unit[mine] - unit[mine].mean(0)) ** 2).sum(1)
+        assert mine[distance.argmin()] == row
+
+
+def test_the_rest_is_drawn_at_random_and_said():
+    h, w, b, labeled = make(0)
+    call = {"logits": h @ w.T + b, "embeddings": h, "head_weight": w}
+    none = [select("alfa_mix", 5, seed=seed, **call) for seed in range(3)]
+    assert len({tuple(picks.rows) for picks in none}) == 3
+    assert none[0].notes[-1] == "5 of 5 picks are drawn at random"
+    assert (none[0].scores == -np.inf).all()
+    many = select("alfa_mix", 70, labeled=labeled, labels=np.arange(9) % 4, **call)
+    drawn = np.isinf(many.scores) | (many.scores <= -1)
+    assert drawn.any()
+    assert many.notes[-1] == f"{drawn.sum()} of 70 picks are drawn at random"
+    assert not drawn[: 70 - drawn.sum()].any()
+
+
+def test_options_out_of_range():
+    h, w, b, _ = make(0)
+    call = {"logits": h @ w.T + b, "embeddings": h, "head_weight": w}
+    for cap in (0, 1.5, True):
+        with pytest.raises(InputError, match="cap must be a number in"):
+            select("alfa_mix", 2, cap=cap, **call)
+    with pytest.raises(InputError, match="iterations must be a whole number"):
+        select("alfa_mix", 2, iterations=-1, **call)
