@@ -62,7 +62,7 @@ def tcm(
 
     Returns:
         The picks of `typiclust` or `margin` with their options at the defaults; the notes say
-        which. Nothing labeled, or C not known: TypiClust.
+        which. Where C is not known: TypiClust.
 
     Raises:
         InputError: no probs after the switch, an option out of range, or see these two.
