@@ -118,7 +118,7 @@ def partitioned(
             break
         known = np.unique(taken) if share == "all" else known
         inside = np.sort(np.concatenate([mine, known, others]))
-        told = _PartProgress(progress, inside, made, count, number / parts, 1 / parts)
+        told = PartProgress(progress, inside, made, count, number / parts, 1 / parts)
         part = Part(
             number,
             Subset(geometry, torch.from_numpy(inside)),
@@ -170,8 +170,15 @@ def _check(found: Chosen, part: Part) -> None:
         )
 
 
-class _PartProgress(Progress):
-    """The progress of one part, told to that of the whole in the pool's rows."""
+class PartProgress(Progress):
+    """The progress of one part, told to that of the whole in the pool's rows.
+
+    Args:
+        whole: the progress of the whole call.
+        inside: (m,) the part's rows, ascending.
+        made: how many picks the parts before this one made. count: how many it will make.
+        done, share: how much of the work lies before this part, and in it, 0 to 1.
+    """
 
     def __init__(
         self,
