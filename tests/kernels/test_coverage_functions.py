@@ -358,3 +358,18 @@ def test_all_zero_similarity_and_other_bad_input():
         FacilityLocationCG(s, torch.tensor([], dtype=torch.int64))
     with pytest.raises(ResourceError, match="memory must be at least"):
         FacilityLocation(s, memory=100)
+
+
+@pytest.mark.parametrize("kind", ["cosine01", "cosine", "rbf"])
+def test_first_gains_of_computed_similarities(kind, monkeypatch):
+    """Those of cosine01 come from one sum of all points, rows of length zero among them."""
+    monkeypatch.setattr(COVERAGE, "HELD_BYTES", 0)
+    x = np.random.default_rng(3).normal(size=(90, 5))
+    x[4] = 0.0
+    like = (
+        Similarity(Euclidean(x), "rbf", width=1.0) if kind == "rbf" else Similarity(Cosine(x), kind)
+    )
+    function = FacilityLocation(like)
+    assert (function._linear() is not None) == (kind == "cosine01")
+    truth = matrix(like).clip(0).sum(0)
+    np.testing.assert_allclose(function.gains().numpy(), truth, rtol=2e-6, atol=1e-5)

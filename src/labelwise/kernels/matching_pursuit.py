@@ -165,11 +165,7 @@ class Residual(SetFunction):
         """Gains, those that may be the best in float64."""
         if moved == 0:
             return found
-        bound = found
-        if rows is None:
-            bound = found.clone()
-            bound[torch.tensor(self.chosen)] = -torch.inf
-        close = (bound >= bound.max() - 4 * moved * self._error).nonzero()[:, 0]
+        close = self._close(found, rows, 2 * moved * self._error)
         if len(close) > _CLOSE:
             # What is left of the target has become small beside what the weights add up to.
             self._base, self._since = self.linear.values(self._left), self._fit.weights.clone()
@@ -177,6 +173,13 @@ class Residual(SetFunction):
         where = close if rows is None else rows.to(self.device)[close]
         found[close] = self.linear.values(self._left, where.cpu())
         return found
+
+    def _close(self, found: Tensor, rows: Tensor | None, error: float) -> Tensor:
+        """Where in ``found`` the best gain may be, given how far off its numbers may be."""
+        if rows is None:
+            found = found.clone()
+            found[torch.tensor(self.chosen)] = -torch.inf
+        return (found >= found.max() - 2 * error).nonzero()[:, 0]
 
     def _catch_up(self, rows: Tensor | None) -> bool:
         """Keep the columns of all picks; False where memory does not allow it."""
@@ -225,12 +228,16 @@ class Residual(SetFunction):
         mine = self.linear.total_of(points)
         rows = torch.tensor([*self.chosen, row])
         inner = self.linear.values(mine, rows).cpu()
-        right = self.linear.dot(mine, self.target)
+        inner, right = self._regularized(row, inner, self.linear.dot(mine, self.target))
         self._picks = points if self._picks is None else Points.join([self._picks, points])
         self._fit.add(inner, right)
         if self._final is not self._fit:
             self._final.add(inner, right)
         self._left = self._less(self._fit.weights)
+
+    def _regularized(self, row: int, inner: Tensor, right: float) -> tuple[Tensor, float]:
+        """A pick's inner products with the picks, itself last, and with the target, for the fit."""
+        return inner, right
 
     def _room(self) -> int:
         """How many columns may be held in all."""

@@ -20,7 +20,7 @@ from labelwise.kernels.similarity import Similarity
 HELD_BYTES = 2 << 30
 """Similarities are kept, unless memory is bounded, where they take no more than this."""
 
-PASS_SHARE = 0.06
+PASS_SHARE = 0.12
 """The share of a pass over all elements that partial answers may cost before one is made.
 
 Passes make the better products, so few partial answers are worth it: enough to save passes over
