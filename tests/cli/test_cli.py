@@ -429,3 +429,22 @@ def test_ids(tmp_path):
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not UTF-8"):
         read_ids(tmp_path / "binary.txt")
+
+
+def test_a_bandit_goes_on_from_its_state(run, probs, tmp_path):
+    ask = ["select", "--strategy", "albl:arms=margin+entropy", "--probs", probs, "-n", 1, "--json"]
+    code, out, err = run(*ask, "--seed", 1)
+    assert (code, err) == (0, "")
+    first = json.loads(out)
+    (tmp_path / "first.json").write_text(out)
+    np.save(tmp_path / "rows.npy", first["picks"]["row"])
+    np.save(tmp_path / "labels.npy", [0])
+    known = ["--labeled", tmp_path / "rows.npy", "--labels", tmp_path / "labels.npy"]
+    code, out, err = run(*ask, "--seed", 2, *known, "--state", tmp_path / "first.json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["state"]["count"] > first["state"]["count"] >= 1
+    code, _, err = run(*ask, *known, "--state", tmp_path / "none.json")
+    assert code != 0
+    assert "state: cannot read" in err
+    code, _, err = run(*ask, *known, "--state", "7")
+    assert "state must be what earlier picks have as their state, got int" in err

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from labelwise.benchmark.experience import write_experience
 from labelwise.benchmark.journal import JOURNAL, Journal, Record, locked
 from labelwise.benchmark.plan import StrategyEntry
 from labelwise.benchmark.preparation import Prepared, prepare
@@ -128,6 +129,7 @@ def simulate(
             results = from_records(folder, prepared.plan, journal.records)
             if not (folder / TABLE).exists():
                 write_table(results)
+            write_experience(folder, prepared.plan, journal.records)
     run.tell("done", f"results in {folder / TABLE}")
     return results
 

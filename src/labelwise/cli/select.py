@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json as json_module
 import math
 from pathlib import Path
 from typing import Annotated, Any
@@ -232,9 +233,7 @@ def read_evidence(texts: dict[str, str | None], ids: list[str] | None) -> dict[s
             continue
         axes = RULES[name].axes if name in RULES else ("N",)
         if not axes:
-            if not text.isdigit():
-                raise InputError(f"{name} must be a whole number >= 0, got {text!r}")
-            found[name] = int(text)
+            found[name] = _single(name, text)
         elif len(axes) == 1 and Path(text).suffix.lower() != ".npy":
             found[name] = read_numbers(Path(text), name, ids)
         else:
@@ -242,6 +241,22 @@ def read_evidence(texts: dict[str, str | None], ids: list[str] | None) -> dict[s
                 raise InputError(f"{name}: there is no file {text!r}")
             found[name] = text  # opened by `Rows`, memory-mapped
     return found
+
+
+def _single(name: str, text: str) -> Any:
+    """A number, or the record in a JSON file: a state, alone or in what ``--json`` printed."""
+    if Path(text).suffix.lower() == ".json":
+        try:
+            record = json_module.loads(Path(text).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{name}: cannot read {text!r} ({error})") from error
+        return record.get(name, record) if isinstance(record, dict) else record
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise InputError(f"{name} must be a whole number, another number or a .json file, got {text!r}")
 
 
 def _as_json(picks: Any, out: Path | None) -> dict[str, Any]:
@@ -256,6 +271,7 @@ def _as_json(picks: Any, out: Path | None) -> dict[str, Any]:
         "seed": picks.seed,
         "seconds": picks.seconds,
         "notes": list(picks.notes),
+        "state": None if picks.state is None else dict(picks.state),
         "out": None if out is None else str(out),
         "picks": columns,
     }

@@ -224,7 +224,7 @@ RULES: Mapping[str, Rule] = {
     "oracle_labels": Rule(("N",), "true classes, which only a simulation knows", _classes),
     "round": Rule((), "which round this is, the first is 0", _count),
     "rounds": Rule((), "how many rounds there will be", _count),
-    "state": Rule((), "what the strategy's last picks have as their state", _record),
+    "state": Rule((), "what its last picks left behind: their state, or a .json file", _record),
     "validation_accuracy": Rule((), "of the model on rows held out, in [0, 1]", _share),
 }
 """The evidence labelwise knows by name. Evidence of any other name reaches a strategy as it is."""
