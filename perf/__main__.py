@@ -11,7 +11,7 @@ from perf.common import machine, table
 
 MODULES = (
     *("imports", "select", "fit", "encode", "training", "kmeans", "kernels", "coverage"),
-    *("imagenet", "ray", "scale"),
+    *("imagenet", "ray", "scale", "strategies"),
 )
 
 

@@ -1,0 +1,199 @@
+"""Every strategy at 50,000 x 512, 1,000 picks, with 10 and with 100 classes.
+
+The pool is a Gaussian mixture with a class a clump and the logits of a head fitted to it roughly,
+1,000 of its rows are labeled, 10 draws are the logits with noise, and 100 labeled rows stand for
+the query or private set of strategies that take one. A call is a process of its own through
+``labelwise.select``, with libraries loaded by a small call before; MB is the peak of anonymous
+memory beyond the evidence.
+
+``python -m perf.strategies docs/results/strategies.md`` measures what the page lacks and brings
+its other columns up to date; ``--again NAME ...`` measures those strategies anew.
+``python -m perf strategies`` prints the table of all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from labelwise.strategies import Strategy, list_strategies
+from perf.common import machine, table
+
+CLASSES = (10, 100)
+SIZE = (50_000, 1000)
+LIMIT = 600
+TESTS = Path(__file__).parent.parent / "tests" / "strategies"
+
+_JOB = """
+import json, sys, time
+import numpy as np
+import torch
+import labelwise as lw
+from labelwise.errors import LabelwiseError
+from labelwise.strategies import get_strategy
+from perf.common import PeakMemory
+from perf.strategies import evidence
+name, size, classes, picks = sys.argv[1], *map(int, sys.argv[2:5])
+found = get_strategy(name)
+def ask(size, picks):
+    given = evidence(found, size, classes)
+    with PeakMemory() as peak:
+        start = time.perf_counter()
+        lw.select(name, picks, **given)
+        seconds = time.perf_counter() - start
+    return {"seconds": seconds, "megabytes": peak.megabytes}
+try:
+    ask(min(size, 1500), 20)
+    print(json.dumps(ask(size, picks)))
+except LabelwiseError as error:
+    print(json.dumps({"error": str(error)}))
+"""
+
+
+def evidence(strategy: Strategy, size: int, classes: int, width: int = 512) -> dict[str, object]:
+    """What a strategy may ask for, of a pool of clumps; nothing that it has no use for."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    centers = rng.standard_normal((classes, width), dtype=np.float32)
+    truth = rng.integers(0, classes, size)
+    x = centers[truth] + 3 * rng.standard_normal((size, width), dtype=np.float32)
+    weight = centers / width**0.5
+    logits = x @ weight.T
+    labeled = rng.permutation(size)[: size // 50]
+
+    def probs(values: np.ndarray) -> np.ndarray:
+        rise = np.exp(values - values.max(-1, keepdims=True))
+        return rise / rise.sum(-1, keepdims=True)
+
+    def draws(count: int, values: np.ndarray) -> np.ndarray:
+        noise = rng.standard_normal((count, *values.shape), dtype=np.float32)
+        return probs(values + 0.5 * noise)
+
+    some = labeled[:100]
+    known = {
+        "logits": lambda: logits,
+        "probs": lambda: probs(logits),
+        "embeddings": lambda: x,
+        "draws": lambda: draws(10, logits),
+        "target_draws": lambda: draws(10, logits[some]),
+        "head_weight": lambda: weight,
+        "head_bias": lambda: np.zeros(classes, dtype=np.float32),
+        "query_probs": lambda: probs(logits[some]),
+        "query_embeddings": lambda: x[some],
+        "query_labels": lambda: truth[some],
+        "annotations": lambda: np.c_[labeled, labeled % 7, truth[labeled]],
+    }
+    wanted = [*strategy.needs, *(name for name in strategy.optional if name in known)]
+    given: dict[str, object] = {name: known[name]() for name in wanted if name in known}
+    if {"labeled", "labels"} & {*strategy.needs, *strategy.optional}:
+        given |= {"labeled": labeled, "labels": truth[labeled]}
+    return given
+
+
+def formula_test(name: str) -> str:
+    """The test file that pins a strategy's formula: that of its name, or one that names it."""
+    own = TESTS / f"test_{name}.py"
+    if own.exists():
+        return own.name
+    named = re.compile(rf"\b{name}\b")
+    for file in sorted(TESTS.glob("test_*.py")):
+        if named.search(file.stem.replace("_and_", " ").replace("test_", "")):
+            return file.name
+    return next(
+        file.name for file in sorted(TESTS.glob("test_*.py")) if named.search(file.read_text())
+    )
+
+
+def measure(name: str, classes: int, size: int, picks: int) -> tuple[str, str]:
+    """Seconds and MB as cells; why not, where it does not run."""
+    command = [sys.executable, "-c", _JOB, name, *map(str, (size, classes, picks))]
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        return f"over {LIMIT}", ""
+    if ran.returncode:
+        return "failed: " + ran.stderr.strip().splitlines()[-1][:120].replace("|", "/"), ""
+    got = json.loads(ran.stdout.splitlines()[-1])
+    if "error" in got:
+        return "refused: " + got["error"].replace("|", "/"), ""
+    return f"{got['seconds']:.3g}", f"{got['megabytes']:,.0f}"
+
+
+def facts(strategy: Strategy) -> dict[str, object]:
+    """What the page says of a strategy beside the measurements."""
+    return {
+        "strategy": f"`{strategy.name}`",
+        "source": strategy.cite,
+        "test": f"`{formula_test(strategy.name)}`",
+    }
+
+
+def page_strategies() -> list[Strategy]:
+    """Those of this package that need no oracle."""
+    return [
+        one
+        for one in list_strategies()
+        if one.function.__module__.startswith("labelwise.") and not one.simulation_only
+    ]
+
+
+def measured(one: Strategy, cells: dict[str, str], size: int, picks: int) -> dict[str, object]:
+    """The row of a strategy; what ``cells`` has is not measured again."""
+    row = facts(one)
+    for classes in CLASSES:
+        seconds, megabytes = f"s, {classes} classes", f"MB, {classes} classes"
+        if cells.get(seconds):
+            row |= {seconds: cells[seconds], megabytes: cells.get(megabytes, "")}
+        else:
+            row[seconds], row[megabytes] = measure(one.name, classes, size, picks)
+            print(one.name, classes, row[seconds], row[megabytes], file=sys.stderr, flush=True)
+    return row | {"time and memory": one.costs}
+
+
+def run(quick: bool = False) -> list[dict[str, object]]:
+    """A row per strategy."""
+    size, picks = (3000, 30) if quick else SIZE
+    return [measured(one, {}, size, picks) for one in page_strategies()]
+
+
+def read_page(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of a page written earlier, by strategy."""
+    if not path.exists():
+        return {}
+    lines = [line for line in path.read_text().splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    if not cells:
+        return {}
+    head = [name.strip() for name in cells[0]]
+    return {row[0].strip("`"): dict(zip(head, row)) for row in cells[1:] if row[0] != "---"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m perf.strategies", description=__doc__)
+    parser.add_argument("page", type=Path, help="docs/results/strategies.md")
+    parser.add_argument("--again", nargs="*", default=[], metavar="NAME")
+    given = parser.parse_args()
+    known = read_page(given.page)
+    for name in given.again:
+        known.pop(name, None)
+    about = (__doc__ or "").split("``python -m perf.strategies")[0].strip()
+    head = (
+        f"# Every strategy: source, test, time and memory\n\n{about}\n\n"
+        "Made by `python -m perf.strategies docs/results/strategies.md`, a strategy at a time, on "
+        f"{machine()}.\nTests lie in `tests/strategies`.\n\n"
+    )
+    rows: list[dict[str, object]] = []
+    for one in page_strategies():
+        rows.append(measured(one, known.get(one.name) or {}, *SIZE))
+        later = [dict(row) for name, row in known.items() if f"`{name}`" > rows[-1]["strategy"]]
+        given.page.write_text(f"{head}{table([*rows, *later])}\n")  # so that it can be resumed
+    given.page.write_text(f"{head}{table(rows)}\n")
+
+
+if __name__ == "__main__":
+    main()
