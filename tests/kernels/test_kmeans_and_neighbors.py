@@ -121,6 +121,17 @@ def test_an_empty_cluster_moves_to_the_worst_served_point():
     assert sorted(found.assignment.tolist()) == [0, 0, 0, 1]
 
 
+@pytest.mark.parametrize("second", [0.0, 1000.0])
+def test_an_empty_cluster_moves_to_the_point_that_weighs_most_by_squared_distance(second):
+    x = np.array([[0.0], [0.1], [0.2], [5.0], [50.0]])
+    start = torch.tensor([[0.0], [second]])
+    weights = torch.tensor([1.0, 1.0, 1.0, 1.0, 1e-6])
+    found = kmeans(x, 2, generator=Generator(0), init=start, iterations=20, weights=weights)
+    assert found.assignment.tolist() == [0, 0, 0, 1, 1]
+    plain = kmeans(x, 2, generator=Generator(0), init=start, iterations=20)
+    assert plain.assignment.tolist() == [0, 0, 0, 0, 1]
+
+
 def test_more_clusters_than_distinct_points():
     found = kmeans(np.ones((5, 2)), 5, generator=Generator(0))
     assert found.inertia == 0
@@ -160,6 +171,25 @@ def by_definition(x, centers, iterations):
         centers[empty] = x[far[: len(empty)]]
 
 
+def by_definition_weighted(x, centers, weights, iterations):
+    """Lloyd's iterations with weights in float64: centers and assignment."""
+    x, centers = x.astype(np.float64), centers.copy()
+    for step in range(iterations + 1):
+        squared = ((x[:, None] - centers[None]) ** 2).sum(-1)
+        member, distance = squared.argmin(1), squared.min(1)
+        if step == iterations:
+            return centers, member, distance
+        empty = []
+        for c in range(len(centers)):
+            mine = member == c
+            if weights[mine].sum() > 0:
+                centers[c] = np.average(x[mine], axis=0, weights=weights[mine])
+            else:
+                empty.append(c)
+        far = np.lexsort((np.arange(len(x)), -weights * distance))
+        centers[empty] = x[far[: len(empty)]]
+
+
 TIED = ("grid of ties", "copies", "all the same", "one tight far cluster")
 
 
@@ -190,6 +220,106 @@ def test_iterations_are_their_definition(kind, seed, iterations):
     np.testing.assert_allclose(away, distance, rtol=1e-9, atol=1e-15)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in TIED])
+@pytest.mark.parametrize("span", [1.0, 30.0])
+@pytest.mark.parametrize("iterations", [1, 8])
+def test_weighted_iterations_are_their_definition(kind, span, iterations):
+    """Also where weights differ by a factor of e^30: sums of small ones are as exact."""
+    x = points(kind, 0)
+    rng = np.random.default_rng(1)
+    weights = 7e5 * np.exp(-span * rng.random(len(x)))
+    weights[rng.permutation(len(x))[:4]] = 0
+    k = max(2, len(x) // 4)
+    start = x[rng.permutation(len(x))[:k]].astype(np.float64)
+    found = kmeans(
+        x,
+        k,
+        generator=Generator(0),
+        init=torch.from_numpy(start),
+        iterations=iterations,
+        tolerance=-1,
+        weights=torch.from_numpy(weights),
+    )
+    centers, member, distance = by_definition_weighted(x, start, weights, iterations)
+    assert found.assignment.tolist() == member.tolist()
+    np.testing.assert_allclose(found.centers, centers, rtol=1e-6, atol=1e-5)
+    assert found.inertia == pytest.approx((weights * distance).sum(), rel=1e-4)
+
+
+def test_a_weight_counts_as_so_many_copies():
+    rng = np.random.default_rng(0)
+    x, times = rng.normal(size=(40, 3)).astype(np.float32), rng.integers(0, 5, 40)
+    start = torch.from_numpy(x[:6].astype(np.float64))
+    weighted = kmeans(
+        x, 6, generator=Generator(0), init=start, weights=torch.from_numpy(times), tolerance=-1
+    )
+    copies = kmeans(np.repeat(x, times, 0), 6, generator=Generator(0), init=start, tolerance=-1)
+    torch.testing.assert_close(weighted.centers, copies.centers, rtol=1e-12, atol=1e-12)
+    assert weighted.inertia == pytest.approx(copies.inertia, rel=1e-12)
+    assert (
+        weighted.assignment[times > 0]
+        .repeat_interleave(torch.from_numpy(times[times > 0]))
+        .tolist()
+        == copies.assignment.tolist()
+    )
+
+
+def test_the_order_of_rows_and_blocks_change_no_weighted_clusters(monkeypatch):
+    rng = np.random.default_rng(0)
+    x = (3 + rng.integers(0, 3, size=(300, 4)) / 3).astype(np.float32)
+    weights = torch.from_numpy(np.exp(-9 * rng.random(300)))
+    order = rng.permutation(300)
+
+    def run(x, ids, weights, **options):
+        generator = Generator(0, ids)
+        return kmeans(
+            x, 20, generator=generator, iterations=6, tolerance=0, weights=weights, **options
+        )
+
+    for minibatch in (None, 50):
+        plain = run(x, np.arange(300), weights, minibatch=minibatch)
+        moved = run(x[order], order, weights[order], minibatch=minibatch)
+        assert torch.equal(plain.centers, moved.centers)
+        assert torch.equal(plain.assignment[order], moved.assignment)
+        with monkeypatch.context() as patch:
+            patch.setattr(Euclidean, "block_size", 37)
+            patch.setattr("labelwise.kernels.cluster_sums._PAIRS", 100)
+            blocked = run(x, np.arange(300), weights, minibatch=minibatch)
+        assert torch.equal(plain.centers, blocked.centers)
+        assert torch.equal(plain.assignment, blocked.assignment)
+
+
+def test_weights_of_some_rows_and_in_minibatches():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 4)) + 8 * rng.integers(0, 5, size=(2000, 1))
+    weights = torch.from_numpy(rng.random(2000))
+    rows = torch.from_numpy(rng.permutation(2000)[:900])
+    start = torch.from_numpy(x[:5].copy())
+    call = {"generator": Generator(0), "init": start}
+    some = kmeans(x, 5, candidates=rows, weights=weights, **call)
+    copy = kmeans(x[rows.numpy()], 5, weights=weights[rows], **call)
+    torch.testing.assert_close(some.centers, copy.centers)
+    assert some.inertia == pytest.approx(copy.inertia)
+    call = {"generator": Generator(0), "iterations": 60, "weights": weights}
+    few = kmeans(x, 5, minibatch=200, **call)
+    assert few.inertia < 1.2 * kmeans(x, 5, **call).inertia
+    far = torch.where(torch.from_numpy(x[:, 0] > 20), 1.0, 0.0)
+    only = kmeans(x, 1, generator=Generator(0), minibatch=200, weights=far)
+    np.testing.assert_allclose(only.centers[0], x[x[:, 0] > 20].mean(0), atol=0.3)
+
+
+def test_nonsense_weights_are_refused():
+    x, generator = np.zeros((3, 1)), Generator(0)
+    for weights, said in (
+        (torch.ones(2), r"weights must be \(N,\) = \(3,\), got \(2,\)"),
+        (torch.tensor([1.0, -1.0, 1.0]), "row 1 has -1.0"),
+        (torch.tensor([1.0, 1.0, torch.nan]), "row 2 has nan"),
+        (torch.zeros(3), "must not all be zero"),
+    ):
+        with pytest.raises(InputError, match=said):
+            kmeans(x, 2, generator=generator, weights=weights)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_an_assignment_kept_up_to_date_is_a_fresh_one(seed):
     rng = np.random.default_rng(seed)
@@ -201,8 +331,9 @@ def test_an_assignment_kept_up_to_date_is_a_fresh_one(seed):
     centers = torch.from_numpy(x[:40].astype(np.float64))
     told = []
 
-    def count(points, new, old):
-        assert len(points) == len(new)
+    def count(rows, points, new, old):
+        assert len(rows) == len(points) == len(new)
+        assert kept.member[rows].tolist() == new.tolist()
         assert (new != old).all()
         told.append(len(new))
 

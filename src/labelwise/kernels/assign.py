@@ -168,14 +168,15 @@ class Assignment:
     def update(
         self,
         centers: Tensor,
-        changed: Callable[[Points, Tensor, Tensor], None] = lambda *_: None,
+        changed: Callable[[Tensor, Points, Tensor, Tensor], None] = lambda *_: None,
         passing: Callable[[float], None] = lambda _: None,
     ) -> None:
         """Assign all points to these centers.
 
         Args:
             centers: (k, D) float64, as for `Centers`.
-            changed: called with points that change centers, their new center and the old one.
+            changed: called with rows that change centers, their points, the new centers and the
+                old ones.
             passing: called with the share of the pass that is done.
         """
         new = Centers(self.geometry, centers, self.given)
@@ -212,7 +213,7 @@ class Assignment:
         block: Points,
         every: Centers,
         few: _Columns | None,
-        changed: Callable[[Points, Tensor, Tensor], None],
+        changed: Callable[[Tensor, Points, Tensor, Tensor], None],
     ) -> None:
         part = slice(start, start + len(block))
         before = self.member[part].clone()
@@ -226,7 +227,7 @@ class Assignment:
             self.member[rows], self.first[rows], self._second[rows] = found
         other = (self.member[part] != before).nonzero()[:, 0]
         if len(other):
-            changed(block[other], self.member[part][other], before[other])
+            changed(start + other, block[other], self.member[part][other], before[other])
 
     def _compare(self, part: slice, block: Points, every: Centers, few: _Columns) -> Tensor:
         """Settle points by the centers that moved; the numbers of those left open, (m,)."""

@@ -1,7 +1,7 @@
 """k-means by Lloyd's iterations, each one matrix product with the pool.
 
-Sums over clusters are kept as whole numbers of a fixed small unit, so they are exact and the
-same in any order, and only points that change clusters have to be added and taken away.
+Sums over clusters are exact (`ClusterSums`) and so the same in any order, and only points that
+change clusters have to be added and taken away.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from labelwise.errors import InputError, ResourceError
 from labelwise.kernels.assign import Assignment, Centers
+from labelwise.kernels.cluster_sums import ClusterSums
 from labelwise.kernels.euclidean import Euclidean
-from labelwise.kernels.geometry import HOLD_BYTES, Geometry, Points
+from labelwise.kernels.geometry import HOLD_BYTES, Geometry
 from labelwise.kernels.kmeans_plus_plus import kmeans_plus_plus
 from labelwise.kernels.noise import Generator
 from labelwise.kernels.progress import Progress
@@ -26,7 +27,6 @@ from labelwise.kernels.subset import Subset
 PATIENCE = 10
 """Minibatches without progress after which k-means stops."""
 
-_PAIRS = 1 << 16
 _GATHERED = 1 << 22
 
 
@@ -37,7 +37,7 @@ class Clusters(NamedTuple):
         centers: (k, D) float64, in the points' own coordinates.
         assignment: (N,) int64, the nearest center of each point, the lowest on a tie.
         squared_distances: (N,) float64, to that center, from differences.
-        inertia: the sum of the squared distances.
+        inertia: the sum of the squared distances, each times the point's weight.
         iterations: how many times the centers were moved.
     """
 
@@ -58,13 +58,15 @@ def kmeans(
     tolerance: float = 1e-4,
     init: Literal["k-means++", "random"] | Tensor = "k-means++",
     minibatch: int | None = None,
+    weights: Tensor | None = None,
     memory: int | None = None,
     progress: Progress | None = None,
 ) -> Clusters:
     """Clusters of least squared distance, a local optimum.
 
-    A cluster that loses all its points takes the point farthest from its center. Assignments
-    are decided in float64 and sums are exact, so neither blocks nor threads change the result.
+    A cluster that loses all its points, or whose points weigh nothing, takes the point of
+    largest weight times squared distance to its center. Assignments are decided in float64 and
+    sums are exact, so neither blocks nor threads change the result.
 
     Args:
         x: (N, D) anything `Euclidean` takes, or a `Euclidean` geometry.
@@ -78,11 +80,14 @@ def kmeans(
         minibatch: rows looked at in one iteration (Sculley, WWW 2010: each center moves to the
             running mean of what it was given); the whole pool by default. Stops also when the
             smoothed distance has not fallen for `PATIENCE` iterations.
+        weights: (N,) numbers >= 0, what each row counts; all the same by default. Centers are
+            weighted means. Neither k-means++ nor a random start looks at them.
         memory: bytes the call may hold beyond its inputs; None for no bound.
         progress: told how far each pass over the pool is.
 
     Raises:
-        InputError: k, iterations, candidates or the shape of ``init`` out of range.
+        InputError: k, iterations, candidates or the shape of ``init`` out of range; weights that
+            are negative, not finite, or all zero.
         ResourceError: ``memory`` is less than the call needs.
 
     Source:
@@ -100,37 +105,56 @@ def kmeans(
         raise InputError(
             f"k must be in 1..{len(some)} and iterations >= 0, got {k} and {iterations}"
         )
-    _check_memory(some, k, memory)
+    _check_memory(some, k, weights is not None, memory)
+    given = None if weights is None else _of_rows(weights, len(whole), candidates)
+    mass = None if given is None else _below_one(given).to(some.device)
     centers = _start(whole, k, generator, init, candidates)
     progress = progress or Progress()
     assignment = Assignment(some, lambda rows: whole.shift(some.double(rows.cpu())[0]))
     if minibatch is None or minibatch >= len(some):
-        centers, moves = _whole_pool(assignment, centers, iterations, tolerance, progress)
+        centers, moves = _whole_pool(assignment, centers, mass, iterations, tolerance, progress)
     else:
         noise = generator.child("minibatch")
         rows = np.arange(len(whole)) if candidates is None else candidates.cpu().numpy()
-        batches = _Minibatches(assignment, centers, noise, rows, minibatch)
+        batches = _Minibatches(assignment, centers, mass, noise, rows, minibatch)
         centers, moves = batches.run(iterations, tolerance, progress)
     assignment.update(centers, passing=progress.passing)
-    distances = assignment.distances()
-    return Clusters(
-        whole.unshift(centers),
-        assignment.member.cpu(),
-        distances.cpu(),
-        float(distances.sum()),
-        moves,
-    )
+    distances = assignment.distances().cpu()
+    inertia = float((distances if given is None else distances * given).sum())
+    return Clusters(whole.unshift(centers), assignment.member.cpu(), distances, inertia, moves)
 
 
-def _check_memory(geometry: Geometry, k: int, memory: int | None) -> None:
-    """Per row 40 bytes; per center's coordinate 48; a few blocks."""
+def _check_memory(geometry: Geometry, k: int, weighted: bool, memory: int | None) -> None:
+    """Per row 40 bytes; per center's coordinate 48; with weights more; a few blocks."""
     width = geometry.widths[0]
     need = 40 * len(geometry) + 48 * k * width + 12 * geometry.block_size * width + (32 << 20)
+    if weighted:
+        need += 24 * len(geometry) + 16 * k * width
     if memory is not None and memory < need:
         raise ResourceError(
             f"memory must be at least {need / 1e6:.3g} MB for {len(geometry)} points and {k} "
             f"centers, got {memory / 1e6:.3g} MB"
         )
+
+
+def _of_rows(weights: Tensor, size: int, candidates: Tensor | None) -> Tensor:
+    """The weights of the rows to cluster, (M,) float64 on the CPU, checked."""
+    given = torch.as_tensor(weights).cpu().double()
+    if given.shape != (size,):
+        raise InputError(f"weights must be (N,) = ({size},), got {tuple(given.shape)}")
+    wrong = ~(given.isfinite() & (given >= 0))
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise InputError(f"weights must be finite and >= 0, but row {row} has {float(given[row])}")
+    given = given if candidates is None else given[candidates.cpu()]
+    if not bool((given > 0).any()):
+        raise InputError("weights must not all be zero")
+    return given
+
+
+def _below_one(weights: Tensor) -> Tensor:
+    """The same weights in another unit, a power of two so that nothing is rounded."""
+    return weights * 2.0 ** min(1000, -math.frexp(float(weights.max()))[1])
 
 
 def _start(
@@ -159,53 +183,10 @@ def _start(
     return geometry.take(rows).factors[0].double()
 
 
-class _Sums:
-    """Sums of the points of each cluster, exact: whole numbers of a unit, a power of two.
-
-    The unit is so small that the sum of all points just fits 62 bits: 2^-38 of the longest
-    point for 2^24 of them.
-    """
-
-    def __init__(self, k: int, width: int, size: int, longest: float, device: torch.device) -> None:
-        bits = 62 - math.ceil(math.log2(size + 1)) - math.frexp(longest)[1]
-        self._scale = 2.0 ** min(bits, 1000)
-        self._sums = torch.zeros(k, width, dtype=torch.int64, device=device)
-        self.counts = torch.zeros(k, dtype=torch.int64, device=device)
-        # Buffers: fresh memory would cost more than the sums.
-        shape = (max(1, _PAIRS // width), width)
-        self._scaled = torch.empty(shape, dtype=torch.float64, device=device)
-        self._units = torch.empty(shape, dtype=torch.int64, device=device)
-
-    def change(self, points: Points, member: Tensor, before: Tensor) -> None:
-        """Points become members of clusters; before they were of others, or of none (-1)."""
-        (x,) = points.factors
-        fresh = len(before) > 0 and int(before[0]) < 0
-        for i in range(0, len(x), len(self._units)):
-            part = slice(i, i + len(self._units))
-            scaled = self._scaled[: len(x[part])].copy_(x[part])
-            units = self._units[: len(scaled)].copy_(scaled.mul_(self._scale).round_())
-            self._sums.index_add_(0, member[part], units)
-            if not fresh:
-                self._sums.index_add_(0, before[part], units, alpha=-1)
-        self.counts += torch.bincount(member, minlength=len(self.counts))
-        if not fresh:
-            self.counts -= torch.bincount(before, minlength=len(self.counts))
-
-    def means(self, otherwise: Tensor) -> Tensor:
-        """(k, D) float64 mean of each cluster; of an empty one its row in ``otherwise``."""
-        counts = self.counts.double()[:, None]
-        means = self._sums.double().div_(self._scale).div_(counts.clamp(min=1))
-        return torch.where(counts > 0, means, otherwise)
-
-    def spread(self, norms: Tensor) -> float:
-        """Mean over all points of the squared distance to their mean."""
-        mean = self._sums.double().div_(self._scale).sum(0) / len(norms)
-        return float(norms.mean() - mean.square().sum())
-
-
 def _whole_pool(
     assignment: Assignment,
     centers: Tensor,
+    weights: Tensor | None,
     iterations: int,
     tolerance: float,
     progress: Progress,
@@ -214,13 +195,14 @@ def _whole_pool(
     geometry = assignment.geometry
     norms = geometry.squared_norms()
     longest = float(norms.max().sqrt())
-    sums = _Sums(len(centers), centers.shape[1], len(geometry), longest, centers.device)
+    shape = len(centers), centers.shape[1], len(geometry)
+    sums = ClusterSums(*shape, longest, centers.device, weights)
     for move in range(iterations):
         assignment.update(centers, sums.change, progress.passing)
         moved = sums.means(otherwise=centers)
-        empty = (sums.counts == 0).nonzero()[:, 0]
+        empty = (sums.masses() == 0).nonzero()[:, 0]
         if len(empty):
-            far = _worst_served(assignment, len(empty))
+            far = _worst_served(assignment, len(empty), weights)
             moved[empty] = geometry.take(far).factors[0].double()
         shift = float((moved - centers).square().sum())
         centers = moved
@@ -229,14 +211,21 @@ def _whole_pool(
     return centers, iterations
 
 
-def _worst_served(assignment: Assignment, count: int) -> Tensor:
-    """The points farthest from their centers, the lowest row on a tie: (count,) int64."""
+def _worst_served(assignment: Assignment, count: int, weights: Tensor | None) -> Tensor:
+    """The points of largest weight x squared distance to their centers: (count,) int64.
+
+    The lowest row on a tie.
+    """
     centers, norms = assignment.centers, assignment.geometry.squared_norms()
     assert centers is not None
     near, slack = assignment.first + norms, centers.slack(norms)
-    least = (near - slack).topk(count).values[-1]
-    rows = (near + slack >= least).nonzero()[:, 0]
+    low, high = near - slack, near + slack
+    if weights is not None:
+        low, high = low * weights, high * weights
+    rows = (high >= low.topk(count).values[-1]).nonzero()[:, 0]
     true = assignment.distances(rows)
+    if weights is not None:
+        true = true * weights[rows]
     order = true.sort(descending=True, stable=True).indices.cpu()
     return rows.cpu()[order[:count]]
 
@@ -248,6 +237,7 @@ class _Minibatches:
         self,
         assignment: Assignment,
         centers: Tensor,
+        weights: Tensor | None,
         noise: Generator,
         items: NDArray[np.int64],
         size: int,
@@ -255,10 +245,11 @@ class _Minibatches:
         self.geometry = assignment.geometry
         self.given = assignment.given
         self.centers = centers.clone()
+        self.weights = weights
         self.noise = noise
         self.items = items
         self.size = size
-        self.counts = torch.zeros(len(centers), dtype=torch.float64, device=centers.device)
+        self.masses = torch.zeros(len(centers), dtype=torch.float64, device=centers.device)
         self._sums = torch.zeros_like(centers, dtype=torch.float32)
         self._step = torch.zeros_like(centers)
         self.share = min(1.0, 2 * size / len(self.geometry))
@@ -283,20 +274,25 @@ class _Minibatches:
         """Move the centers towards one minibatch; the squared distance they moved."""
         centers = Centers(self.geometry, self.centers, self.given)
         self._sums.zero_()
-        new, inertia = torch.zeros_like(self.counts), 0.0
+        new, inertia = torch.zeros_like(self.masses), 0.0
         for part in rows.split(max(64, _GATHERED // self._sums.shape[1])):
             points = self.geometry.take(part)
             found = centers.nearest(part.to(points.norms.device), points)
-            self._sums.index_add_(0, found.member, points.factors[0])
-            new += torch.bincount(found.member, minlength=len(new))
-            inertia += float((found.first + points.norms).sum())
-        self.counts += new
-        # The running mean: c + (sum - new c) / count, in the one buffer there is.
+            x, apart, weights = points.factors[0], found.first + points.norms, None
+            if self.weights is not None:
+                weights = self.weights[part.to(self.weights.device)]
+                x, apart = x * weights[:, None].float(), apart * weights
+            self._sums.index_add_(0, found.member, x)
+            new += torch.bincount(found.member, weights, minlength=len(new))
+            inertia += float(apart.sum())
+        self.masses += new
+        # The running mean: c + (sum - new c) / mass, in the one buffer there is.
         torch.mul(self.centers, new[:, None], out=self._step)
         torch.sub(self._sums, self._step, out=self._step)
-        self._step.div_(self.counts.clamp(min=1)[:, None])
+        mass = torch.where(self.masses > 0, self.masses, 1.0)
+        self._step.div_(mass[:, None])
         self.centers.add_(self._step)
-        self._watch(inertia / len(rows))
+        self._watch(inertia / (float(new.sum()) or 1.0))
         return float(torch.linalg.vector_norm(self._step)) ** 2
 
     def _watch(self, inertia: float) -> None:
