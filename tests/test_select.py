@@ -145,14 +145,31 @@ def test_lists_tensors_and_picks_may_be_returned(probs):
 
 def test_what_picks_say_is_kept():
     def mine(*, n):
-        return Picks([2, 0], weights=[1.0, 3.0], pseudo_labels=[1, 0], notes=("so",))
+        return Picks([2, 0], weights=[1.0, 3.0], pseudo_rows=[1], pseudo_labels=[5], notes=("so",))
 
     picks = select(mine, 2, ids=["a", "b", "c"])
     assert picks.weights.tolist() == [1, 3]
-    assert picks.pseudo_labels.tolist() == [1, 0]
+    assert picks.pseudo_labels.tolist() == [5]
+    assert picks.pseudo_ids.tolist() == ["b"]
     assert picks.ids.tolist() == ["c", "a"]
     assert picks.why[0]["id"] == "c"
     assert picks.notes == ("so",)
+
+
+@pytest.mark.parametrize(
+    ("pseudo", "words"),
+    [
+        ([0], "pseudo-label to row 0, which is no candidate"),
+        ([4], "pseudo-label to row 4, which is no candidate"),
+        ([3, 3], "pseudo-label to row 3, more than once"),
+    ],
+)
+def test_pseudo_labels_are_for_candidates_only(pseudo, words):
+    def mine(*, n):
+        return Picks([2], pseudo_rows=pseudo, pseudo_labels=[0] * len(pseudo))
+
+    with pytest.raises(InputError, match=words):
+        select(mine, 1, ids=range(5), labeled=[0], candidates=[0, 1, 2, 3])
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,58 @@ def test_only_two_kinds_of_file(picks, tmp_path):
         picks.save(tmp_path / "nowhere" / "picks.csv")
 
 
+@pytest.fixture
+def pseudo():
+    def sure(*, n):
+        return Picks([4, 2], pseudo_rows=[0, 3, 1], pseudo_labels=torch.tensor([7, 7, 9]))
+
+    return select(sure, 2, ids=list("abcde"), seed=3)
+
+
+def test_pseudo_labels_are_told_apart_from_picks(pseudo):
+    assert pseudo.rows.tolist() == [4, 2]
+    assert pseudo.pseudo_ids.tolist() == ["a", "d", "b"]
+    assert "and pseudo-labels of 3 other rows" in repr(pseudo).splitlines()
+    assert list(pseudo.columns()) == ["rank", "row", "id"]
+    columns = {name: column.tolist() for name, column in pseudo.pseudo_columns().items()}
+    assert columns == {"row": [0, 3, 1], "id": ["a", "d", "b"], "pseudo_label": [7, 7, 9]}
+    assert [line["row"] for line in pseudo.why] == [4, 2]
+    assert Picks([1]).pseudo_columns() == {}
+    assert pseudo.take(np.array([1])).pseudo_rows.tolist() == [0, 3, 1]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_pseudo_labels_have_a_file_of_their_own(pseudo, tmp_path, suffix):
+    path = tmp_path / f"sure.{suffix}"
+    pseudo.save_pseudo_labels(path)
+    if suffix == "csv":
+        with path.open() as file:
+            lines = list(csv.DictReader(file))
+    else:
+        from pyarrow import parquet
+
+        lines = parquet.read_table(path).to_pylist()
+    assert [int(line["row"]) for line in lines] == [0, 3, 1]
+    assert [line["id"] for line in lines] == ["a", "d", "b"]
+    assert [int(line["pseudo_label"]) for line in lines] == [7, 7, 9]
+    assert {line["strategy"] for line in lines} == {"sure"}
+    assert {int(line["seed"]) for line in lines} == {3}
+    pseudo.save(path)
+    with pytest.raises(InputError, match="no pseudo-labels to save: margin gives none"):
+        Picks([1], strategy="margin").save_pseudo_labels(path)
+
+
+def test_pseudo_labels_belong_to_rows_that_are_not_picked():
+    with pytest.raises(InputError, match="pseudo_rows and pseudo_labels go together"):
+        Picks([1, 2], pseudo_labels=[0, 1])
+    with pytest.raises(InputError, match=r"pseudo_labels must be one value a pseudo-labeled row"):
+        Picks([1, 2], pseudo_rows=[3, 4], pseudo_labels=[0])
+    with pytest.raises(InputError, match="pseudo_labels must be whole numbers"):
+        Picks([1, 2], pseudo_rows=[3], pseudo_labels=[0.5])
+    with pytest.raises(InputError, match="must not be picks, but row 2 is one"):
+        Picks([1, 2], pseudo_rows=[3, 2], pseudo_labels=[0, 1])
+
+
 def test_columns_have_one_value_a_pick():
     with pytest.raises(InputError, match=r"scores must be one value a pick, \(2,\)"):
         Picks([1, 2], scores=[0.5])

@@ -330,6 +330,22 @@ class TestResume:
         # What is left, and at most: the initial fits of 2 seeds, a refit to go on, the full one.
         assert learner.fits <= 40 - rounds + 4
 
+    def test_pseudo_labels_are_found_again(self, tmp_path):
+        options = {"strategies": "ceal:threshold=0.3", "seeds": 1, "full": False}
+        whole = run(tmp_path / "whole", **options)
+        lines = (tmp_path / "whole" / "journal.jsonl").read_text().splitlines()
+        records = [json.loads(line)["record"] for line in lines]
+        assert [bool(record.get("pseudo")) for record in records].count(True) == 4
+        without = run(tmp_path / "none", **options | {"strategies": "ceal:threshold=0"})
+        accuracies = [r.table["accuracy"].to_pylist() for r in (whole, without)]
+        assert accuracies[0][0] == accuracies[1][0]  # the initial fit
+        assert accuracies[0] != accuracies[1]
+        with pytest.raises(Stop):
+            run(tmp_path / "run", progress=stop_after(3), **options)
+        found = run(tmp_path / "run", **options)
+        assert lasting(found) == lasting(whole)
+        assert found.notes == []
+
     def test_an_unfinished_run_can_be_looked_at(self, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "run", progress=stop_after(7, KeyboardInterrupt))

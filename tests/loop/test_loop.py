@@ -28,7 +28,7 @@ from labelwise.loop import (
     random_initial,
     stratified_initial,
 )
-from labelwise.strategies import Strategy
+from labelwise.strategies import Picks, Strategy
 
 N, CLASSES = 60, 3
 
@@ -134,6 +134,51 @@ def test_fits_depend_on_seed_and_round_never_on_the_strategy(world):
     seeds = [fit.seed for fit in world.learner.fits]
     assert seeds[:4] == seeds[4:] == [derive(1, "fit", r) for r in range(4)]
     assert len(set(seeds[:4])) == 4
+
+
+def sure(probs, round, *, n, candidates):
+    """Asks for the first candidates, and takes predictions of the last 3 - round for true."""
+    rows = candidates.numpy()
+    last = rows[len(rows) - 3 + round :]
+    labels = probs.tensor().argmax(1)[torch.from_numpy(last)]
+    return Picks(rows[:n], pseudo_rows=last, pseudo_labels=labels)
+
+
+def test_pseudo_labels_are_trained_on_until_the_next_query(world):
+    loop = world.loop()
+    start = loop.start(world.ids[:6], world.oracle)
+    believed = start.fitted.model.predict(Rows(world.x)).probs.argmax(1).tolist()
+    first = loop.run_round(
+        start.state, world.oracle, strategy=Strategy(sure), n=4, fitted=start.fitted
+    )
+    fit = world.learner.fits[-1]
+    assert fit.rows.tolist() == [*range(10), 57, 58, 59]
+    assert fit.labels.tolist() == [*world.truth[:10], *believed[57:]]
+    assert fit.unlabeled.tolist() == list(range(10, 57))
+    assert first.state.ids == tuple(world.ids[:10])  # nobody paid for the others
+    assert 57 in loop.candidates(first.state)
+    second = loop.run_round(
+        first.state, world.oracle, strategy=Strategy(sure), n=4, fitted=first.fitted
+    )
+    assert world.learner.fits[-1].rows.tolist() == [*range(14), 58, 59]
+    again = State.from_dict(json.loads(json.dumps(second.state.to_dict())))
+    assert again == second.state
+    assert loop.resume(again).measures == second.measures
+    assert world.learner.fits[-1].labels.tolist() == world.learner.fits[-2].labels.tolist()
+    # Another strategy has none: the model is fitted to what was paid for.
+    loop.run_round(second.state, world.oracle, strategy="margin", n=1, fitted=second.fitted)
+    assert len(world.learner.fits[-1].rows) == 15
+
+
+def test_states_of_before_there_were_pseudo_labels(world):
+    record = State(("a",), (1,), ("b",), 2).to_dict()
+    del record["pseudo"]
+    assert State.from_dict(record) == State(("a",), (1,), ("b",), 2)
+
+
+def test_an_item_is_not_asked_for_and_pseudo_labeled_at_once():
+    with pytest.raises(InputError, match="item 'a' is labeled or asked for already"):
+        State().ask(["a"], pseudo=[("a", 0)])
 
 
 def test_only_candidates_are_asked_for(world):

@@ -86,6 +86,7 @@ class Plan(_Record):
         samples: posterior samples, for strategies that use ``draws``.
         full: whether one model is fitted to the whole pool, as an upper line.
         primary: the endpoint whose tests are corrected together, declared beforehand.
+        ood: classes that are out of distribution, together the last of the data's classes.
     """
 
     format: int = FORMAT
@@ -103,6 +104,7 @@ class Plan(_Record):
     samples: int = 10
     full: bool = True
     primary: Literal["area", "final"] = "area"
+    ood: list[str] = Field(default_factory=list)
 
     def check(self) -> Plan:
         """Refuse a plan that cannot be carried out, before anything runs; returns itself.

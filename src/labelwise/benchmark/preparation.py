@@ -74,6 +74,7 @@ def prepare(
     samples: int = 10,
     full: bool = True,
     primary: Literal["area", "final"] = "area",
+    ood: Sequence[str] = (),
 ) -> Prepared:
     """Settle and check everything about a simulation that can be checked beforehand.
 
@@ -92,7 +93,7 @@ def prepare(
             raise InputError(f"{name} must be one of {', '.join(known)}, got {value!r}")
     for name, number in (("initial", initial), ("batch", batch), ("rounds", rounds)):
         check_whole(name, number)
-    data = data.require_labels()
+    data = (data.with_ood(ood) if ood else data).require_labels()
     assert data.test is not None
     assert data.test_labels is not None
     check_budget(initial=initial, batch=batch, rounds=rounds, available=len(data.pool))
@@ -118,6 +119,7 @@ def prepare(
         samples=samples,
         full=full,
         primary=primary,
+        ood=list(ood),
     ).check()
     if not initial:
         _check_cold(made)

@@ -66,6 +66,7 @@ def simulate(
     samples: int = 10,
     full: bool = True,
     primary: Literal["area", "final"] = "area",
+    ood: Sequence[str] = (),
     cache: str | os.PathLike[str] | None = None,
     memory: int | str | None = None,
     progress: Listener | None = None,
@@ -92,6 +93,9 @@ def simulate(
         full: also fit one model to the whole pool, as an upper line; leave it out where that
             takes too long.
         primary: the endpoint whose tests are corrected together, kept in the plan.
+        ood: classes that are out of distribution: their rows stay in the pool and cost a label
+            where they are asked for, but nothing is trained or tested on them. Strategies that
+            take private points get those found so far.
         cache: folder of encodings, shared between runs; see `default_cache`.
         memory: a query's bound, bytes or text such as ``"4GB"``.
         progress: told of every step.
@@ -119,6 +123,7 @@ def simulate(
         samples=samples,
         full=full,
         primary=primary,
+        ood=ood,
     )
     folder = Path(out)
     with locked(folder):
@@ -154,7 +159,8 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.plan, self.pace = self.prepared.plan, Pace()
-        self.task = SingleLabel(len(self.plan.data.classes))
+        ood = bool(self.plan.ood)
+        self.task = SingleLabel(len(self.plan.data.classes) - ood, ood=ood)
         self.ids = self.prepared.data.pool.ids
         self.labels = dict(zip(self.ids, self.prepared.data.labels.tolist()))
         self.done: dict[tuple[str, int, int], Record] = {}
@@ -298,7 +304,8 @@ class _Run:
             ids = tuple(item for record in cell for item in record["picked_ids"])
             answers = tuple(self.labels[item] for item in ids)
             strategy = self.prepared.strategies[entry.label].name
-            state = State(ids, answers, round=last["round"])
+            pseudo = tuple((item, label) for item, label in last.get("pseudo", ()))
+            state = State(ids, answers, round=last["round"], pseudo=pseudo)
             again = loop.resume(state.carry(strategy, last.get("carried")))
         if last and any(last[name] != value for name, value in again.measures.items()):
             self._note(
@@ -333,6 +340,8 @@ class _Run:
         carried = result.state.carried.get(self.prepared.strategies[entry.label].name)
         if carried is not None:  # all but the table: what the strategy goes on with
             record["carried"] = carried
+        if result.state.pseudo:
+            record["pseudo"] = [list(pair) for pair in result.state.pseudo]
         self.journal.append(record)
         self._note_round(record)
         self.tell(

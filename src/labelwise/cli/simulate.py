@@ -82,6 +82,13 @@ def simulate(
     primary: Annotated[
         str, typer.Option(metavar="NAME", help="Endpoint that is tested: area or final.")
     ] = "area",
+    ood: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASSES",
+            help="Classes out of distribution, separated by commas: paid for, never trained on.",
+        ),
+    ] = None,
     full: Annotated[
         bool | None,
         typer.Option(
@@ -139,6 +146,7 @@ def simulate(
         seeds=budget.seeds,
         full=budget.full,
         primary=primary,
+        ood=[name.strip() for name in ood.split(",")] if ood else (),
         encoder=_on(
             chosen, make_encoder, budget.encoder or default_encoder(opened.kind), encoder_options
         ),

@@ -178,16 +178,17 @@ class Loop:
         Raises:
             InputError: what `select` refuses, such as n above the candidates left.
         """
+        ids, labels = self._inside(state)
         return select(
             strategy,
             n,
             seed=derive(self.seed, "strategy", state.round + 1),
-            labeled=self.rows(state.ids),
-            labels=self.task.target(state.labels),
+            labeled=self.rows(ids),
+            labels=self.task.target(labels),
             candidates=self.candidates(state),
             memory=self.memory,
             ids=self._keys,
-            providers=(*fitted.evidence.providers, *providers),
+            providers=(*fitted.evidence.providers, *self._private(state), *providers),
             round=state.round,
             rounds=self.rounds,
             state=state.carried.get(as_strategy(strategy).name),
@@ -228,18 +229,22 @@ class Loop:
         return state.answer(checked)
 
     def fit(self, state: State) -> Fitted:
-        """The model of a state, fitted from nothing; the same state gives the same model."""
+        """The model of a state, fitted from nothing; the same state gives the same model.
+
+        Pseudo-labels count as much as others: learners know no weights.
+        """
         start = time.perf_counter()
-        if not state.ids:
+        ids, labels = self._inside(state)
+        if not ids:
             return Fitted(None, state.round, 0.0, SharedEvidence(_cold_evidence(self.inputs)))
-        rows = self.rows(state.ids)
+        sure = [item for item, _ in state.pseudo], [label for _, label in state.pseudo]
         model = self.learner.fit(
             self.inputs,
-            torch.from_numpy(rows),
-            self.task.target(state.labels),
+            torch.from_numpy(self.rows([*ids, *sure[0]])),
+            self.task.target([*labels, *sure[1]]),
             classes=self.task.classes,
             seed=derive(self.seed, "fit", state.round),
-            unlabeled=self._unlabeled(rows),
+            unlabeled=self._unlabeled(self.rows([*state.ids, *sure[0]])),
         )
         seconds = time.perf_counter() - start
         providers = model_evidence(
@@ -306,7 +311,7 @@ class Loop:
         start = time.perf_counter()
         picks = self.query(state, fitted, strategy, n, options=options, providers=providers)
         seconds = time.perf_counter() - start + fitted.evidence.owed()
-        asked = state.ask([self.ids[row] for row in picks.rows])
+        asked = state.ask([self.ids[row] for row in picks.rows], pseudo=self._pseudo(picks))
         asked = asked.carry(picks.strategy, picks.state)
         return self.finish(asked, annotator, scores=picks.scores, select_seconds=seconds)
 
@@ -342,12 +347,45 @@ class Loop:
         seconds = time.perf_counter() - start
         return Round(state, picked, None, balance, fitted, measures, evaluate_seconds=seconds)
 
+    def _pseudo(self, picks: Picks) -> list[tuple[str, Label]]:
+        """What the strategy labeled itself, by id."""
+        if picks.pseudo_rows is None or picks.pseudo_labels is None:
+            return []
+        items = [self.ids[row] for row in picks.pseudo_rows]
+        labels = zip(items, picks.pseudo_labels.tolist())
+        return [(item, self.task.check(item, label)) for item, label in labels]
+
     def _nothing_pending(self, state: State) -> None:
         if state.pending:
             raise InputError(
                 f"{len(state.pending)} items of round {state.round} wait for labels, such as "
                 f"{state.pending[0]!r}: finish that round or drop them first"
             )
+
+    def _inside(self, state: State) -> tuple[list[str], list[Label]]:
+        """Labeled items that are not out of distribution, and their labels."""
+        pairs = [pair for pair in zip(state.ids, state.labels) if self.task.inside(pair[1])]
+        return [item for item, _ in pairs], [label for _, label in pairs]
+
+    def _private(self, state: State) -> tuple[Provider, ...]:
+        """What is out of distribution, as the points that picks should be unlike."""
+        pairs = zip(state.ids, state.labels)
+        foreign = [item for item, label in pairs if not self.task.inside(label)]
+        if not foreign:
+            return ()
+        rows = torch.from_numpy(self.rows(foreign))
+
+        def private_embeddings(embeddings: Rows) -> Tensor:
+            return embeddings.take(rows)
+
+        def private_probs(probs: Rows) -> Tensor:
+            return probs.take(rows)
+
+        def private_labels(probs: Rows) -> Tensor:
+            # They have no class; in gradients the one the model takes them for stands in.
+            return probs.take(rows).argmax(1)
+
+        return private_embeddings, private_probs, private_labels
 
     def _unlabeled(self, labeled: NDArray[np.int64]) -> Tensor:
         rest = np.setdiff1d(np.arange(len(self.ids)), labeled, assume_unique=True)

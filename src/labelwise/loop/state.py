@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +24,9 @@ class State:
         round: rounds begun; 0 is the initial set.
         carried: what strategies want back at their next query, by the strategy's name: see
             `labelwise.strategies.Picks`. Plain data, like the rest.
+        pseudo: items that nobody labeled and the last query's strategy was sure of, with the
+            labels it gave them. The round's model is fitted to these too; the next query drops
+            them, and they may be asked for.
 
     >>> state = State().ask(["b", "a"]).answer({"a": 1})
     >>> state.ids, state.labels, state.pending
@@ -35,25 +38,34 @@ class State:
     pending: tuple[str, ...] = ()
     round: int = 0
     carried: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    pseudo: tuple[tuple[str, Label], ...] = ()
 
-    def ask(self, ids: Sequence[str], *, initial: bool = False) -> State:
+    def ask(
+        self,
+        ids: Sequence[str],
+        *,
+        initial: bool = False,
+        pseudo: Iterable[tuple[str, Label]] = (),
+    ) -> State:
         """The state after a query.
 
         Args:
             ids: the items picked, in pick order.
             initial: they are the initial set, of round 0; else a new round begins.
+            pseudo: items the strategy labels itself, with their labels, in place of those of
+                the last query.
 
         Raises:
             InputError: an item is labeled, pending or named twice already.
         """
         known = set(self.ids) | set(self.pending)
-        for item in ids:
+        given = tuple((item, label) for item, label in pseudo)
+        for item in (*ids, *(item for item, _ in given)):
             if item in known:
                 raise InputError(f"item {item!r} is labeled or asked for already, or named twice")
             known.add(item)
-        return replace(
-            self, pending=self.pending + tuple(ids), round=self.round + (0 if initial else 1)
-        )
+        round_ = self.round + (0 if initial else 1)
+        return replace(self, pending=self.pending + tuple(ids), round=round_, pseudo=given)
 
     def answer(self, labels: Mapping[str, Label]) -> State:
         """The state after some answers; who has none stays pending.
@@ -94,6 +106,7 @@ class State:
             "pending": list(self.pending),
             "round": self.round,
             "carried": dict(self.carried),
+            "pseudo": [list(pair) for pair in self.pseudo],
         }
 
     @classmethod
@@ -105,4 +118,5 @@ class State:
             tuple(record["pending"]),
             int(record["round"]),
             dict(record.get("carried", {})),
+            tuple((item, label) for item, label in record.get("pseudo", ())),
         )

@@ -51,6 +51,10 @@ class Task(Protocol):
         """The label in the form the state keeps, or an `InputError` that names the item."""
         ...
 
+    def inside(self, label: Label) -> bool:
+        """Whether the label is one a model may learn from; else the item is out of distribution."""
+        ...
+
     def target(self, labels: Sequence[Label]) -> Tensor:
         """Labels as the tensor a learner is fitted to, a row per label."""
         ...
@@ -70,9 +74,20 @@ class SingleLabel:
 
     Args:
         classes: C, at least 2.
+        ood: whether an item may be out of distribution, which the label C says: it is paid for,
+            and nothing is trained on it.
     """
 
     classes: int
+    ood: bool = False
+
+    def inside(self, label: Label) -> bool:
+        """Whether the label is a class.
+
+        >>> SingleLabel(3, ood=True).inside(3)
+        False
+        """
+        return label != self.classes
 
     def check(self, item: str, label: Any) -> int:
         """The label as a Python integer.
@@ -86,10 +101,11 @@ class SingleLabel:
         got 3
         """
         whole = isinstance(label, int | np.integer) and not isinstance(label, bool)
-        if not whole or not 0 <= label < self.classes:
+        if not whole or not 0 <= label < self.classes + self.ood:
+            more = f", or {self.classes} for out of distribution" if self.ood else ""
             raise InputError(
-                f"the label of item {item!r} must be a class number in 0..{self.classes - 1}, "
-                f"got {label!r}"
+                f"the label of item {item!r} must be a class number in 0..{self.classes - 1}"
+                f"{more}, got {label!r}"
             )
         return int(label)
 
@@ -107,9 +123,14 @@ class SingleLabel:
         }
 
     def balance(self, labels: Sequence[Label]) -> Balance:
-        """Counts of all C classes, and `class_balance` of them."""
-        counts = np.bincount(np.asarray(labels, dtype=np.int64), minlength=self.classes)
-        return Balance(tuple(counts.tolist()), class_balance(counts))
+        """Counts of all C classes and `class_balance` of them.
+
+        Where items may be out of distribution their number comes last; it plays no part in the
+        balance.
+        """
+        size = self.classes + self.ood
+        counts = np.bincount(np.asarray(labels, dtype=np.int64), minlength=size)
+        return Balance(tuple(counts.tolist()), class_balance(counts[: self.classes]))
 
 
 def accuracy(predicted: NDArray[np.int64], truth: NDArray[np.int64]) -> float:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from labelwise.errors import DataError
+from labelwise.errors import DataError, InputError, nearest
 from labelwise.pools.base import Kind, Pool, hash_strings
+
+OOD = "out of distribution"
+"""The class of rows that are no part of the task, see `Data.with_ood`."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,6 +78,65 @@ class Data:
             f"Data({self.name}: {len(self.pool)} {self.kind} items in the pool, {test}, "
             f"{len(self.classes)} classes, {len(self.skipped)} skipped)"
         )
+
+    def with_ood(self, names: Sequence[str]) -> Data:
+        """Some classes taken for out of distribution: rows of a pool that are no part of the task.
+
+        Args:
+            names: classes of this data set, some but not all.
+
+        Returns:
+            The same pool with those classes made one, `OOD`, the last of ``classes``; the test
+            and validation sets without their items.
+
+        Raises:
+            InputError: a name that is no class, fewer than two left, or one named `OOD` already.
+        """
+        unknown = [name for name in names if name not in self.classes]
+        if unknown:
+            raise InputError(f"ood must name classes: {nearest(unknown[0], self.classes)}")
+        inside = [name for name in self.classes if name not in names]
+        if len(inside) < 2 or OOD in inside:
+            raise InputError(
+                f"ood must leave two classes or more, none of them named {OOD!r}; left: {inside}"
+            )
+        number = {name: place for place, name in enumerate([*inside, OOD])}
+        new = np.array([number.get(name, len(inside)) for name in self.classes], dtype=np.int64)
+
+        def renamed(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+            return np.where(labels < 0, labels, new[labels])
+
+        def kept(
+            pool: Pool | None, labels: NDArray[np.int64] | None
+        ) -> tuple[Pool | None, NDArray[np.int64] | None]:
+            if pool is None or labels is None:
+                return pool, labels
+            rows = np.flatnonzero(renamed(labels) != len(inside))
+            return pool.subset(rows), renamed(labels)[rows]
+
+        test, test_labels = kept(self.test, self.test_labels)
+        validation, validation_labels = kept(self.validation, self.validation_labels)
+        return replace(
+            self,
+            labels=renamed(self.labels),
+            test=test,
+            test_labels=test_labels,
+            classes=[*inside, OOD],
+            validation=validation,
+            validation_labels=validation_labels,
+        )
+
+    def subset(self, rows: ArrayLike) -> Data:
+        """The same data set with some rows of its pool, in the order asked for.
+
+        Args:
+            rows: (n,) distinct row numbers of the pool.
+
+        Raises:
+            InputError: a row out of range or asked for twice.
+        """
+        pool = self.pool.subset(rows)
+        return replace(self, pool=pool, labels=self.labels[self.pool.check_rows(rows)])
 
     def require_labels(self) -> Data:
         """This data set, if every label that a simulation or a measurement needs is there.

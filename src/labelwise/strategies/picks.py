@@ -32,11 +32,14 @@ class Picks:
             a jointly built batch gained by it; None where there is no score.
         weights: (n,) float64 > 0, for weighted training; None for equal weights.
         probability: (n,) chance that the row was among the picks; None where not known.
-        pseudo_labels: (n,) int64 classes to train with instead of asking; None to ask.
+        pseudo_rows: (m,) int64 rows, none of them a pick, to train with at a class that the
+            strategy is sure of, until its next query; None for a strategy that has no such.
+        pseudo_labels: (m,) int64 these classes.
         notes: what the strategy has to say of this call, such as how it estimated a default.
         state: what the strategy wants to find as its evidence ``state`` at its next query, plain
             JSON-able data; None for a strategy that remembers nothing.
         ids: (n,) identities of the rows, where `select` was given them.
+        pseudo_ids: (m,) of the pseudo-labeled rows.
         strategy: name of the strategy.
         options: its options.
         seed: the seed.
@@ -56,32 +59,47 @@ class Picks:
     scores: NDArray[np.float64] | None = None
     weights: NDArray[np.float64] | None = None
     probability: NDArray[np.float64] | None = None
+    pseudo_rows: NDArray[np.int64] | None = None
     pseudo_labels: NDArray[np.int64] | None = None
     notes: tuple[str, ...] = ()
     state: Mapping[str, Any] | None = None
     ids: NDArray[Any] | None = None
+    pseudo_ids: NDArray[Any] | None = None
     strategy: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int | None = None
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        columns: dict[str, type] = {"rows": np.int64, "pseudo_labels": np.int64}
-        columns |= {"scores": np.float64, "weights": np.float64, "probability": np.float64}
+        columns: dict[str, type] = {"rows": np.int64, "scores": np.float64}
+        columns |= {"weights": np.float64, "probability": np.float64}
         for name, kind in columns.items():
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, torch.Tensor):
-                value = value.detach().cpu().numpy()
-            array = np.asarray(value)
-            if array.ndim != 1 or len(array) != len(self.rows):
-                raise InputError(
-                    f"{name} must be one value a pick, ({len(self.rows)},), got {array.shape}"
-                )
-            if kind is np.int64 and array.dtype.kind not in "iu" and len(array):
-                raise InputError(f"{name} must be whole numbers, got an array of {array.dtype}")
-            object.__setattr__(self, name, array.astype(kind))
+            self._settle(name, kind, len(self.rows), "a pick")
+        if (self.pseudo_rows is None) != (self.pseudo_labels is None):
+            raise InputError(
+                "pseudo_rows and pseudo_labels go together: rows that are not picked, and the "
+                "classes to train with"
+            )
+        if self.pseudo_rows is not None:
+            for name in ("pseudo_rows", "pseudo_labels"):
+                self._settle(name, np.int64, len(self.pseudo_rows), "a pseudo-labeled row")
+            both = np.intersect1d(self.rows, self.pseudo_rows)
+            if len(both):
+                raise InputError(f"pseudo_rows must not be picks, but row {both[0]} is one")
+
+    def _settle(self, name: str, kind: type, length: int, what: str) -> None:
+        """Make an array of a column, and refuse one that does not fit."""
+        value = getattr(self, name)
+        if value is None:
+            return
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu().numpy()
+        array = np.asarray(value)
+        if array.ndim != 1 or len(array) != length:
+            raise InputError(f"{name} must be one value {what}, ({length},), got {array.shape}")
+        if kind is np.int64 and array.dtype.kind not in "iu" and len(array):
+            raise InputError(f"{name} must be whole numbers, got an array of {array.dtype}")
+        object.__setattr__(self, name, array.astype(kind))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -98,12 +116,12 @@ class Picks:
         return array.copy() if copy else array
 
     def take(self, positions: NDArray[np.int64]) -> Picks:
-        """Some of the picks, with what is known of each.
+        """Some of the picks, with what is known of each; pseudo-labels stay as they are.
 
         Args:
             positions: (m,) places in the list of picks, in the order wanted.
         """
-        columns = ("rows", "scores", "weights", "probability", "pseudo_labels", "ids")
+        columns = ("rows", "scores", "weights", "probability", "ids")
         known = {name: getattr(self, name) for name in columns}
         return replace(self, **{k: v[positions] for k, v in known.items() if v is not None})
 
@@ -127,6 +145,14 @@ class Picks:
             "score": self.scores,
             "weight": self.weights,
             "probability": self.probability,
+        }
+        return {name: column for name, column in known.items() if column is not None}
+
+    def pseudo_columns(self) -> dict[str, NDArray[Any]]:
+        """What is known of each pseudo-labeled row, as `columns`; empty where there are none."""
+        known = {
+            "row": self.pseudo_rows,
+            "id": self.pseudo_ids,
             "pseudo_label": self.pseudo_labels,
         }
         return {name: column for name, column in known.items() if column is not None}
@@ -143,48 +169,82 @@ class Picks:
             lines.append("  ".join(cell.rjust(width) for cell, width in zip(line, widths)))
         if len(self) > _SHOWN:
             lines.append(f"... and {len(self) - _SHOWN} more")
+        if self.pseudo_rows is not None:
+            lines.append(f"and pseudo-labels of {len(self.pseudo_rows):,} other rows")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a table with a line a pick, to a ``.csv`` or a ``.parquet`` file.
 
         The file appears whole or not at all. Every line also names the strategy and the seed;
-        Parquet keeps options and notes in the file's metadata.
+        Parquet keeps options and notes in the file's metadata. Pseudo-labels are no picks: they
+        have a file of their own, see `save_pseudo_labels`.
 
         Raises:
             InputError: another suffix, or no such folder.
             ResourceError: the file cannot be written, for want of space or permission.
         """
+        self._save(path, self.columns())
+
+    def save_pseudo_labels(self, path: str | os.PathLike[str]) -> None:
+        """Write a table with a line a pseudo-labeled row; everything else as `save`.
+
+        Raises:
+            InputError: there are no pseudo-labels, another suffix, or no such folder.
+            ResourceError: the file cannot be written, for want of space or permission.
+        """
+        if self.pseudo_rows is None:
+            raise InputError(f"there are no pseudo-labels to save: {self.strategy} gives none")
+        self._save(path, self.pseudo_columns())
+
+    def _save(self, path: str | os.PathLike[str], columns: dict[str, NDArray[Any]]) -> None:
+        """Write columns and what is the same on every line."""
         path = Path(path)
-        writers = {".csv": self._write_csv, ".parquet": self._write_parquet}
+        same = {"strategy": self.strategy, "seed": self.seed}
+        length = len(columns["row"])
+        table = columns | {k: np.full(length, v) for k, v in same.items() if v is not None}
+        writers = {".csv": _write_csv, ".parquet": self._write_parquet}
         if path.suffix.lower() not in writers:
             raise InputError(f"picks are saved as .csv or .parquet, got {str(path)!r}")
         if not path.parent.is_dir():
             raise InputError(f"there is no folder {str(path.parent)!r} to save picks in")
-        write_whole(path, writers[path.suffix.lower()])
+        writer = writers[path.suffix.lower()]
+        write_whole(path, lambda temporary: writer(temporary, table))
 
-    def _table(self) -> dict[str, NDArray[Any]]:
-        same = {"strategy": self.strategy, "seed": self.seed}
-        filled = {k: np.full(len(self), v) for k, v in same.items() if v is not None}
-        return {**self.columns(), **filled}
-
-    def _write_csv(self, path: Path) -> None:
-        table = self._table()
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(table)
-            writer.writerows(zip(*(column.tolist() for column in table.values())))
-
-    def _write_parquet(self, path: Path) -> None:
+    def _write_parquet(self, path: Path, columns: dict[str, NDArray[Any]]) -> None:
         import json
 
         import pyarrow as pa
         from pyarrow import parquet
 
         call = {"options": dict(self.options), "notes": list(self.notes), "seconds": self.seconds}
-        table = pa.table({name: pa.array(col.tolist()) for name, col in self._table().items()})
+        table = pa.table({name: pa.array(col.tolist()) for name, col in columns.items()})
         table = table.replace_schema_metadata({"labelwise": json.dumps(call, default=repr)})
         parquet.write_table(table, str(path))
+
+
+def check_pseudo_rows(name: str, picks: Picks, candidates: torch.Tensor) -> None:
+    """Refuse pseudo-labels of rows that are no candidates: those have labels, or are ruled out.
+
+    Raises:
+        InputError: such a row, or one that is named twice.
+    """
+    if picks.pseudo_rows is None:
+        return
+    values, counts = np.unique(picks.pseudo_rows, return_counts=True)
+    for wrong, why in (
+        (np.setdiff1d(values, candidates.numpy()), "which is no candidate"),
+        (values[counts > 1], "more than once"),
+    ):
+        if len(wrong):
+            raise InputError(f"{name} gave a pseudo-label to row {wrong[0]}, {why}")
+
+
+def _write_csv(path: Path, table: dict[str, NDArray[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(table)
+        writer.writerows(zip(*(column.tolist() for column in table.values())))
 
 
 def _cell(value: Any) -> str:

@@ -25,7 +25,7 @@ from labelwise.strategies.call import (
 )
 from labelwise.strategies.limits import Limits
 from labelwise.strategies.memory import block_limit, parse_memory
-from labelwise.strategies.picks import Picks
+from labelwise.strategies.picks import Picks, check_pseudo_rows
 from labelwise.strategies.registry import Strategy, as_strategy, list_strategies
 from labelwise.strategies.watch import Status, Watch
 
@@ -146,14 +146,17 @@ def select(
             answer = call.run(reserved)
         picks = as_picks(found.name, answer)
         check_rows(found.name, picks.rows, count, left)
+        check_pseudo_rows(found.name, picks, left)
         if kept is not None:
             kept.remove()
         return picks
 
     picks = _within(limits, n, left, ask) if limits.any else ask(int(n or 0), left)
+    sure = picks.pseudo_rows
     return replace(
         picks,
         ids=None if ids is None else np.asarray(ids)[picks.rows],
+        pseudo_ids=None if ids is None or sure is None else np.asarray(ids)[sure],
         strategy=found.name,
         options=call.told,
         seed=seed,
