@@ -1,5 +1,7 @@
 """A selection stopped anywhere goes on to the picks it would have made."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,13 @@ from labelwise.kernels import (
     Euclidean,
     Generator,
     Progress,
+    Similarity,
     farthest_first,
+    greedy,
     kmeans_plus_plus,
 )
+from labelwise.kernels.functions import FacilityLocation
+from labelwise.kernels.progress import inside
 
 KERNELS = {
     "farthest-first": lambda g, n, **more: farthest_first(g, n, **more),
@@ -84,3 +90,22 @@ def test_a_checkpoint_of_another_call_is_refused(name):
     earlier = Chosen(torch.tensor([0, 1]), torch.zeros(2).double())
     with pytest.raises(InputError, match="holds 2 picks, but n is 1"):
         KERNELS[name](g, 1, progress=Progress(earlier))
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_greedy_stopped_by_whoever_is_told_has_told_every_pick_once(part, monkeypatch):
+    monkeypatch.setattr(sys.modules["labelwise.kernels.greedy"], "_TELL_SECONDS", 0.0)
+    rows = torch.arange(5, 45) if part else torch.arange(55)
+    x = Euclidean(points("gaussian", 1)[rows])
+
+    def run(progress=None):
+        told = inside(progress, rows) if part else progress
+        found = greedy(FacilityLocation(Similarity(x, "rbf", width=1.0)), 12, progress=told)
+        return rows[found.rows].tolist()
+
+    whole = run()
+    stop = StopAt(5)
+    with pytest.raises(Stopped):
+        run(stop)
+    assert stop.last.rows.tolist() == whole[: len(stop.last.rows)]
+    assert run(Progress(stop.last)) == whole

@@ -110,8 +110,9 @@ def greedy(
             rows.append(int(race.rows[at]))
             gains.append(gain)
             if time.monotonic() >= due:  # a checkpoint for each pick would take longer than picks
-                tell(progress, rows, gains, told)
-                told, due = len(rows), time.monotonic() + _TELL_SECONDS
+                before, told = told, len(rows)  # first: whoever is told may raise
+                tell(progress, rows, gains, before)
+                due = time.monotonic() + _TELL_SECONDS
     finally:
         # Also when interrupted: what was picked is what a resumed run starts from.
         tell(progress, rows[: len(gains)], gains, told)
