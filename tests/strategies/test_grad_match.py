@@ -5,7 +5,8 @@ import pytest
 from scipy.optimize import nnls
 
 from labelwise import select
-from labelwise.errors import InputError
+from labelwise.errors import InputError, ResourceError
+from labelwise.kernels import Generator, derive
 from labelwise.strategies.grad_match import quotas
 
 
@@ -130,6 +131,37 @@ def test_a_class_by_itself(query):
     assert picks.weights[: len(rows)] == pytest.approx(weights, rel=1e-4)
 
 
+@pytest.mark.parametrize("query", [False, True])
+def test_whole_batches(query):
+    probs, h = case(size=60)
+    qp, qh = case(5, 12)
+    qy = np.arange(12) % 3
+    more = {"query_probs": qp, "query_embeddings": qh, "query_labels": qy} if query else {}
+    name = "query" if query else "pool"
+    given = {"probs": probs, "embeddings": h, "labeled": [5, 50], "target": name, **more}
+    picks = select("grad_match", 18, per="batch", batch_size=7, **given)
+    pool = np.setdiff1d(np.arange(60), [5, 50])
+    noise = Generator(derive(0, "grad_match")).of(pool).child("batches").uniform(58)
+    batches = np.split(pool[np.argsort(noise)], range(7, 58, 7))
+    g = gradients(probs, h)
+    means = np.stack([g[batch].mean(0) for batch in batches])
+    goal = gradients(qp, qh, labels=qy).mean(0) if query else g[pool].mean(0)
+    found, weights = by_definition(means, goal, 3, 0.0, False)
+    rows = np.concatenate([batches[k] for k in found])[:18]
+    sizes = [len(batches[k]) for k in found]  # the last batch is what is left
+    each = np.repeat(58 * weights / sizes, sizes)[:18]
+    assert picks.rows[: len(rows)].tolist() == rows.tolist()
+    assert picks.weights[: len(rows)] == pytest.approx(each, rel=1e-4)
+    assert len(set(picks)) == 18
+
+
+def test_too_many_batches_to_hold_are_refused(monkeypatch):
+    monkeypatch.setattr("labelwise.strategies.gradient_matching.MOST_NUMBERS", 100)
+    probs, h = case()
+    with pytest.raises(ResourceError, match="larger batches"):
+        select("grad_match", 4, probs=probs, embeddings=h, per="batch", batch_size=2)
+
+
 def test_query_points_at_true_labels_are_the_target():
     probs, h = case()
     qp, qh = case(5, 12)
@@ -160,8 +192,12 @@ def test_what_is_refused():
     half = {"probs": [[0.5, 0.5]] * 3, "embeddings": np.eye(3)}
     with pytest.raises(InputError, match="did you mean signed"):
         select("grad_match", 1, **half, refit="sined")
-    with pytest.raises(InputError, match="per must be known"):
-        select("grad_match", 1, **half, per="batch")
+    with pytest.raises(InputError, match="did you mean batch"):
+        select("grad_match", 1, **half, per="batches")
+    with pytest.raises(InputError, match="batch_size must be"):
+        select("grad_match", 1, **half, batch_size=0)
+    with pytest.raises(InputError, match="picks by fitted weights"):
+        select("grad_match", 1, **half, per="batch", weights="equal")
     with pytest.raises(InputError, match="lam must be"):
         select("grad_match", 1, **half, lam=-1)
     with pytest.raises(InputError, match="share must be"):

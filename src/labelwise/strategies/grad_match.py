@@ -14,21 +14,16 @@ from labelwise.errors import InputError, nearest
 from labelwise.evidence import Rows, check
 from labelwise.kernels import (
     Generator,
-    Geometry,
     GradientEmbedding,
     Points,
     Progress,
-    Similarity,
     Subset,
-    greedy,
     hold_limit,
-    matching_pursuit,
 )
 from labelwise.kernels.cost import Sizes, Work
-from labelwise.kernels.functions.pairwise import Pairwise, row_sums, sums_to
 from labelwise.kernels.matching_pursuit import Refit
 from labelwise.kernels.progress import inside
-from labelwise.kernels.sums import LinearSums
+from labelwise.strategies.gradient_matching import Match, Matcher
 from labelwise.strategies.pickers import predicted, top
 from labelwise.strategies.picks import Picks
 from labelwise.strategies.query_sets import GivenSet, SetMaker
@@ -37,7 +32,7 @@ from labelwise.strategies.similar import pool_rows
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "refit": get_args(Refit),
-    "per": ("pool", "class"),
+    "per": ("pool", "class", "batch"),
     "weights": ("fitted", "equal"),
     "target": ("pool", "query"),
 }
@@ -55,52 +50,6 @@ def grad_match_work(sizes: Sizes) -> Work:
         steps=(n, 400 * n),
         held=(16.0 * sizes.rows, 2 * held + 40 * n**2 + 8.0 * sizes.rows * width + 4e6),
     )
-
-
-class Match(NamedTuple):
-    """Picks of one target, in rows of the geometry they were made in.
-
-    Attributes:
-        rows: (m,) int64 that are of use, at most as many as were asked for.
-        scores: (m,) float64. weights: (m,) float64 > 0, relative to the target's mean.
-        residual: the length of what is left of the target, relative to the target's.
-    """
-
-    rows: Tensor
-    scores: Tensor
-    weights: Tensor
-    residual: float
-
-
-class FixedMatch(Pairwise):
-    """Minus half the squared distance of the picks' sum to a target: ``-|sum_A g - t|^2 / 2``.
-
-    Args:
-        similarity: N points g, ``dot``.
-        scale: t is this many times the mean of the target.
-        target: the mean of these points; of all N by default.
-        memory: as for `Pairwise`.
-    """
-
-    submodular = False
-
-    def __init__(
-        self,
-        similarity: Similarity,
-        scale: float,
-        target: Points | None = None,
-        memory: int | None = None,
-    ) -> None:
-        super().__init__(similarity, -1.0, memory=memory)
-        self._scale_to, self._target = scale, target
-
-    def _base(self) -> Tensor:
-        sums, own = row_sums(self.similarity)
-        if self._target is None:
-            mean = sums.div_(len(self))
-        else:
-            mean = sums_to(self.similarity, self._target).div_(len(self._target))
-        return mean.mul_(self._scale_to).sub_(own, alpha=0.5)
 
 
 @strategy(
@@ -128,7 +77,8 @@ def grad_match(
     weights: Literal["fitted", "equal"] = "fitted",
     refit: Refit = "nonnegative",
     lam: float = 0.0,
-    per: Literal["pool", "class"] = "pool",
+    per: Literal["pool", "class", "batch"] = "pool",
+    batch_size: int = 20,
     target: Literal["pool", "query"] = "pool",
     share: float | None = None,
     bias: bool = True,
@@ -150,7 +100,10 @@ def grad_match(
             ``"signed"`` only at the end, as for training subsets.
         lam: ridge on the weights, >= 0; 0 in that code, 0.5 in the paper.
         per: ``"class"`` matches each predicted class by itself, with a quota in proportion to
-            its rows.
+            its rows; ``"batch"`` picks whole random batches of ``batch_size`` candidates by
+            their mean gradients, as GRAD-MATCH-PB does in training: fast, and little to choose
+            from.
+        batch_size: see there, >= 1.
         target: ``"query"`` matches the mean gradient of the query points, at true labels.
         share: n / N by default, as the authors document; their code takes 1.
         bias: whether the gradient includes the last layer's bias, as the authors' does.
@@ -164,7 +117,8 @@ def grad_match(
 
     Raises:
         InputError: an option out of range, or query points missing.
-        ResourceError: C x D over 2^27 numbers, or ``memory`` too small.
+        ResourceError: C x D over 2^27 numbers (C x D x N / ``batch_size`` for batches), or
+            ``memory`` too small.
 
     Source:
         Killamsetty, Durga, Ramakrishnan, De & Iyer, "GRAD-MATCH: Gradient Matching based Data
@@ -179,6 +133,10 @@ def grad_match(
     (array([1]), array([1.68]))
     """
     _check_options(refit=refit, per=per, weights=weights, target=target)
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size must be a whole number >= 1, got {batch_size!r}")
+    if per == "batch" and weights == "equal":
+        raise InputError('per="batch" picks by fitted weights: leave weights="equal" out')
     if share is not None and not 0 < share < math.inf:
         raise InputError(f"share must be a finite number > 0, got {share}")
     p, h = check("probs", probs), check("embeddings", embeddings)
@@ -192,26 +150,29 @@ def grad_match(
         query = SetMaker(p, h, whole, "gradient", None, None).points(given)
         classes = check("query_labels", query_labels)
     pool = pool_rows(len(p), labeled, candidates)
-    groups = _groups(pool, candidates, None if per == "pool" else predicted(p), n)
+    groups = _groups(pool, candidates, predicted(p) if per == "class" else None, n)
     matches: list[Match] = []
     for group in groups:
         geometry = whole if len(group.rows) == len(whole) else Subset(whole, group.rows)
-        goal = query if query is None or per == "pool" else query[classes == group.label]
+        goal = query if query is None or per != "class" else query[classes == group.label]
         told = inside(progress, group.rows) if per == "pool" else None
-        matcher = _Matcher(geometry, goal, memory, told)
+        matcher = Matcher(geometry, goal, memory, told)
         places = torch.searchsorted(group.rows, group.candidates)
         if matcher.nothing():
             continue
         if weights == "equal":
             scale = len(geometry) * (group.n / len(geometry) if share is None else share)
             found = matcher.equal(group.n, places, scale)
+        elif per == "batch":
+            noise = generator.of(group.rows.numpy())
+            found = matcher.batches(n, places, lam, refit, size=batch_size, generator=noise)
         else:
             found = matcher.fitted(group.n, places, lam, refit)
         scale = 1.0 if weights == "equal" else float(len(geometry))
         matches.append(
             Match(group.rows[found.rows], found.scores, found.weights * scale, found.residual)
         )
-    return _filled(matches, n, candidates, generator, alone=per == "pool")
+    return _filled(matches, n, candidates, generator, alone=per != "class")
 
 
 class _Group(NamedTuple):
@@ -257,68 +218,6 @@ def quotas(sizes: NDArray[np.int64], room: NDArray[np.int64], n: int) -> NDArray
     for _ in range(n - int(found.sum())):
         found[np.where(found < room, exact - found, -np.inf).argmax()] += 1
     return found
-
-
-class _Matcher:
-    """Matches one target by some rows.
-
-    Args:
-        geometry: the rows. target: points whose mean is matched; that of the rows by default.
-    """
-
-    def __init__(
-        self,
-        geometry: Geometry,
-        target: Points | None,
-        memory: int | None,
-        progress: Progress | None,
-    ) -> None:
-        self._geometry, self._target = geometry, target
-        self._memory, self._progress = memory, progress
-
-    def nothing(self) -> bool:
-        """Whether there is no target, or one of length 0."""
-        if self._target is not None and not len(self._target):
-            return True
-        linear = LinearSums.of(Similarity(self._geometry, "dot"))
-        if linear is None:
-            return False  # too large to sum: the kernel says so
-        total = linear.total() if self._target is None else linear.total_of(self._target)
-        return linear.norm(total) == 0
-
-    def fitted(self, n: int, candidates: Tensor, lam: float, refit: Refit) -> Match:
-        """Orthogonal matching pursuit, without picks of weight 0."""
-        found = matching_pursuit(
-            self._geometry,
-            n,
-            target=self._target,
-            lam=lam,
-            refit=refit,
-            candidates=candidates,
-            memory=self._memory,
-            progress=self._progress,
-        )
-        used = found.weights > 0
-        return Match(found.rows[used], found.gains[used], found.weights[used], found.residual)
-
-    def equal(self, n: int, candidates: Tensor, scale: float) -> Match:
-        """Greedily, with weights of 1."""
-        left = None if self._memory is None else max(0, self._memory - 64 * len(self._geometry))
-        similarity = Similarity(self._geometry, "dot")
-        found = greedy(
-            FixedMatch(similarity, scale, self._target, left),
-            n,
-            candidates=candidates,
-            progress=self._progress,
-            memory=self._memory,
-        )
-        linear = LinearSums.of(similarity)
-        assert linear is not None
-        total = linear.total() if self._target is None else linear.total_of(self._target)
-        total = total.times(scale / int(total.weight))
-        less = total.plus(linear.total(found.rows).times(-1.0))
-        residual = math.sqrt(linear.norm(less) / linear.norm(total))
-        return Match(found.rows, found.gains, torch.ones(n, dtype=torch.float64), residual)
 
 
 def _filled(
