@@ -163,3 +163,20 @@ def test_sparse_similarities_are_those_of_near_rows(kind):
     found = sparse.between(sparse.take(rows), sparse.take(others))
     np.testing.assert_allclose(found, truth[rows], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(sparse.pairs(rows, rows), truth[rows, rows], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "width"), [("rbf", 1e-4), ("distance", None), ("complement", 1.0)]
+)
+def test_rows_are_at_no_distance_from_themselves(kind, width):
+    x = np.random.default_rng(0).normal(size=(40, 64)).astype(np.float32)
+    s = Similarity(Euclidean(x), kind, width=width)
+    rows, others = torch.arange(5, 25), torch.randperm(40, generator=torch.Generator())[:30]
+    found = s.between(s.take(rows), s.take(others), rows, others)
+    same = rows[:, None] == others
+    assert int(same.sum()) > 10
+    assert (found[same] == s.own(torch.tensor([0])).float()).all()
+    plain = s.between(s.take(rows), s.take(others))
+    assert torch.equal(found[~same], plain[~same])
+    away = s.between(s.take(rows), s.take(torch.arange(30, 40)), rows, torch.arange(30, 40))
+    assert torch.equal(away, s.between(s.take(rows), s.take(torch.arange(30, 40))))

@@ -97,7 +97,7 @@ class Similarity:
             some, others: points to compare.
             rows, other_rows: their row numbers, (len(some),) and (len(others),) int64. Where
                 both are given, ``top_hat`` decides pairs too close to ``width`` for single
-                precision in float64, and a row's ``distance`` to itself is 0.
+                precision in float64, and where distances count a row's to itself is 0.
         """
         if self.kind == "dot":
             return self.geometry.inner(some, others)
@@ -109,9 +109,9 @@ class Similarity:
         if self.kind == "top_hat":
             return self._inside(squared, some, others, rows, other_rows)
         squared.clamp_(min=0)
+        _meet(squared, rows, other_rows)
         if self.kind == "rbf" and self.width is not None:
             return squared.mul_(-0.5 / self.width**2).exp_()
-        _meet(squared, rows, other_rows)
         return squared.sqrt_() if self.width is None else squared.sqrt_().neg_().add_(self.width)
 
     def own(self, rows: Tensor) -> Tensor:
@@ -180,7 +180,10 @@ class Similarity:
 
 
 def _meet(squared: Tensor, rows: Tensor | None, other_rows: Tensor | None) -> None:
-    """Put rows at no distance from themselves: the root of a rounding error is far from it."""
+    """Put rows at no distance from themselves.
+
+    The root of a rounding error is far from zero, and so is any share of a small width.
+    """
     if rows is None or other_rows is None or not len(rows) or not len(other_rows):
         return
     if rows.max() < other_rows.min() or other_rows.max() < rows.min():
