@@ -125,7 +125,7 @@ def test_an_empty_cluster_moves_to_the_worst_served_point():
 def test_an_empty_cluster_moves_to_the_point_that_weighs_most_by_squared_distance(second):
     x = np.array([[0.0], [0.1], [0.2], [5.0], [50.0]])
     start = torch.tensor([[0.0], [second]])
-    weights = torch.tensor([1.0, 1.0, 1.0, 1.0, 1e-6])
+    weights = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0099])
     found = kmeans(x, 2, generator=Generator(0), init=start, iterations=20, weights=weights)
     assert found.assignment.tolist() == [0, 0, 0, 1, 1]
     plain = kmeans(x, 2, generator=Generator(0), init=start, iterations=20)
