@@ -40,8 +40,14 @@ def test_a_network_offers_everything(fitted):
     model, inputs = fitted
     assert isinstance(model, PosteriorModel)
     found = named(model_evidence(model, inputs, samples=4, seed=1))
-    assert set(found) == {"logits", "probs", "embeddings", "draws", "head_weight", "head_bias"}
-    shapes = {name: tuple(provide().shape) for name, provide in found.items()}
+    arrays = {"logits", "probs", "embeddings", "draws", "head_weight", "head_bias"}
+    arrays |= {"inputs", "activations"}
+    assert set(found) == arrays | {"model", "hidden_weights"}
+    assert [tuple(weight.shape) for weight in found["hidden_weights"]()] == [(6, 4)]
+    logits = found["model"]()(inputs.tensor())
+    assert logits.requires_grad
+    torch.testing.assert_close(logits.detach(), found["logits"]())
+    shapes = {name: tuple(found[name]().shape) for name in arrays}
     assert shapes == {
         "logits": (30, 3),
         "probs": (30, 3),
@@ -49,6 +55,8 @@ def test_a_network_offers_everything(fitted):
         "draws": (4, 30, 3),
         "head_weight": (3, 6),
         "head_bias": (3,),
+        "inputs": (30, 4),
+        "activations": (30, 6),
     }
     torch.testing.assert_close(found["draws"](), model.draws(inputs, samples=4, seed=1))
 

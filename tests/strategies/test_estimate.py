@@ -4,17 +4,17 @@ import time
 
 import numpy as np
 import pytest
-from tests.test_battery import make_pool
+from tests.test_battery import make_network, make_pool
 
 from labelwise.errors import InputError, ResourceError
 from labelwise.kernels.cost import Sizes, Work
-from labelwise.strategies import Estimate, estimate, list_strategies, select, strategy
+from labelwise.strategies import Estimate, estimate, get_strategy, list_strategies, select, strategy
 from labelwise.strategies.registry import forget
 
 
 @pytest.fixture(scope="module")
 def pool():
-    return make_pool(size=3000)[0]
+    return make_pool(size=3000)[0] | make_network()
 
 
 @pytest.mark.parametrize("name", [s.name for s in list_strategies() if not s.simulation_only])
@@ -28,12 +28,16 @@ def test_the_outcome_lies_in_the_interval(name, pool):
     least, most = said.seconds
     assert least <= took * 3
     assert took <= most * 3  # others run on this machine: the benchmark holds it to the interval
-    assert said.memory is not None
-    assert 0 < said.memory[0] < said.memory[1]
+    if get_strategy(name).cost is None:  # it depends on the model, and was measured
+        assert said.memory is None
+    else:
+        assert 0 < said.memory[0] < said.memory[1]
 
 
 def test_estimates_grow_with_the_pool_and_the_picks(pool):
     for found in list_strategies():
+        if found.cost is None:
+            continue
         small = found.cost(Sizes(rows=10_000, n=100, width=64, classes=10, draws=5, stored=256))
         large = found.cost(Sizes(rows=80_000, n=100, width=64, classes=10, draws=5, stored=256))
         assert large.held[1] > small.held[1], found.name

@@ -71,7 +71,7 @@ def evidence_names() -> dict[str, str]:
 
     Evidence that only strategies for simulations use is left out: `select` refuses those.
     """
-    from labelwise.evidence import RULES
+    from labelwise.evidence import OBJECTS, RULES
     from labelwise.strategies import list_strategies
 
     needed: dict[bool, set[str]] = {True: set(), False: set()}
@@ -80,11 +80,11 @@ def evidence_names() -> dict[str, str]:
     oracle = needed[True] - needed[False]
     found = {}
     for name, rule in RULES.items():
-        if name in oracle:
+        if name in oracle | OBJECTS:
             continue
         kind = ".npy file" if len(rule.axes) != 1 else ".npy, .csv or .txt file"
         found[name] = f"{rule.meaning}; {rule.shape}, {kind}" if rule.axes else rule.meaning
-    others = sorted(needed[False] - set(found))
+    others = sorted(needed[False] - set(found) - OBJECTS)
     return found | dict.fromkeys(others, "evidence of that name; .npy file")
 
 

@@ -2,6 +2,7 @@
 
 from labelwise.evidence.graph import Evidence, provider
 from labelwise.evidence.rules import (
+    OBJECTS,
     RULES,
     Checked,
     Rule,
@@ -14,6 +15,7 @@ from labelwise.evidence.signature import Signature, read_signature
 from labelwise.kernels import Rows
 
 __all__ = [
+    "OBJECTS",
     "RULES",
     "Checked",
     "Evidence",

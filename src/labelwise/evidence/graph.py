@@ -10,7 +10,7 @@ import torch
 
 from labelwise.errors import InputError
 from labelwise.evidence import providers as built_in
-from labelwise.evidence.rules import RULES, Checked, check, check_shape
+from labelwise.evidence.rules import OBJECTS, RULES, Checked, check, check_shape, fits
 from labelwise.evidence.signature import Signature, read_signature
 from labelwise.kernels import Rows
 
@@ -103,7 +103,7 @@ class Evidence:
         """A pool of another length is a mistake even where the evidence is not needed."""
         kind = Checked if isinstance(value, Checked) else Rows
         axes, rows = RULES[name].axes, kind(value, name, self._block_bytes)
-        if rows.ndim == len(axes):
+        if fits(rows, axes):
             sizes = {"N": self._sizes["N"]} if "N" in self._sizes else {}
             check_shape(name, rows, sizes)
             self._sizes["N"] = sizes["N"]
@@ -202,6 +202,8 @@ class Evidence:
         """How to get one missing evidence: pass it, or what it follows from."""
         rule = RULES.get(name)
         what = f" {rule.shape}, {rule.meaning}" if rule and rule.axes else ""
+        if name in OBJECTS and rule:
+            what = f" {rule.meaning}"
         sources = [
             _join([need for need in f.needs if need not in self])
             for f in self._providers

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from labelwise.errors import InputError
 from labelwise.kernels import Rows
@@ -164,6 +164,27 @@ def _costs(rows: Rows, name: str) -> None:
         raise InputError(f"{name} must be > 0, but entry {at} is {float(values[at]):.6g}")
 
 
+def _model(value: Any, name: str) -> None:
+    if not callable(value):
+        raise InputError(f"{name} must be a function from inputs to logits, got {value!r}")
+    if isinstance(value, nn.Module) and value.training:
+        raise InputError(f"{name} must be in evaluation mode: call its eval() first")
+
+
+def _layers(value: Any, name: str) -> None:
+    """Refuse what is no list of matrices each of which takes what the one before gives."""
+    if not isinstance(value, list | tuple) or not value:
+        raise InputError(f"{name} must be a list of matrices, first layer first, got {value!r:.60}")
+    width = None
+    for number, layer in enumerate(value):
+        rows = Rows(layer, f"{name}[{number}]")
+        if rows.ndim != 2 or (width is not None and rows.shape[1] != width):
+            takes = "(units, entries of an input)" if width is None else f"(units, {width})"
+            raise InputError(f"{rows.name} must be a matrix {takes}, got shape {rows.shape}")
+        _finite(rows, rows.name)
+        width = rows.shape[0]
+
+
 def _count(value: Any, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise InputError(f"{name} must be a whole number >= 0, got {value!r}")
@@ -187,8 +208,8 @@ class Rule:
 
     Attributes:
         axes: a letter for each axis; the same letter is the same number in all evidence of a
-            call (N pool rows, C classes, D embedding columns, S draws, L labeled rows). No
-            axes: a single number, or a record.
+            call (N pool rows, C classes, D embedding columns, S draws, L labeled rows); ``...``
+            is one axis or more of any length. No axes: a number, a record, or an object.
         meaning: one line, told to whoever has to provide it.
         check: refuses values that break the rule.
     """
@@ -211,6 +232,10 @@ RULES: Mapping[str, Rule] = {
     "target_draws": Rule(("S", "T", "C"), "draws at points to be predicted", _distributions),
     "head_weight": Rule(("C", "D"), "the last layer's weight", _finite),
     "head_bias": Rule(("C",), "the last layer's bias", _finite),
+    "inputs": Rule(("N", "..."), "what the model is given", _finite),
+    "model": Rule((), "a function from a block of inputs to logits, differentiable", _model),
+    "activations": Rule(("N", "H"), "outputs of all hidden ReLU layers, side by side", _finite),
+    "hidden_weights": Rule((), "a list of the hidden layers' weights, first to last", _layers),
     "labeled": Rule(("L",), "rows of the pool that have labels", _distinct),
     "labels": Rule(("L",), "classes of the labeled rows", _classes),
     "query_probs": Rule(("Q", "C"), "class distributions of query points", _distributions),
@@ -228,6 +253,9 @@ RULES: Mapping[str, Rule] = {
     "validation_accuracy": Rule((), "of the model on rows held out, in [0, 1]", _share),
 }
 """The evidence labelwise knows by name. Evidence of any other name reaches a strategy as it is."""
+
+OBJECTS = frozenset({"model", "hidden_weights"})
+"""Evidence that is neither an array nor plain data, so that it cannot come from a file."""
 
 NUMBERS = frozenset({"labeled", "labels", "query_labels", "private_labels", "oracle_labels"})
 """Evidence that reaches a strategy as an int64 tensor on the CPU."""
@@ -270,16 +298,23 @@ def check(name: str, value: Any, sizes: dict[str, tuple[int, str]] | None = None
     return _whole(rows, "whole numbers") if name in NUMBERS else rows
 
 
+def fits(rows: Rows, axes: tuple[str, ...]) -> bool:
+    """Whether an array has as many axes as its rule says; ``...`` stands for one or more."""
+    return rows.ndim >= len(axes) if "..." in axes else rows.ndim == len(axes)
+
+
 def check_shape(name: str, rows: Rows, sizes: dict[str, tuple[int, str]]) -> None:
     """Check only the number of axes and their lengths; see `check`."""
     axes = RULES[name].axes
     if rows.dtype.is_complex:
         raise InputError(f"{name} must hold real numbers, got {rows.dtype}")
-    if rows.ndim != len(axes):
+    if not fits(rows, axes):
         raise InputError(
             f"{name} must be {RULES[name].shape}, {RULES[name].meaning}, got shape {rows.shape}"
         )
     for axis, length in zip(axes, rows.shape):
+        if axis == "...":
+            break
         if length == 0 and axis not in ("L", "A"):
             raise InputError(
                 f"{name} must be {RULES[name].shape} with no axis empty, got {rows.shape}"
@@ -301,6 +336,7 @@ _AXES = {
     "L": "labeled rows",
     "Q": "query points",
     "P": "private points",
+    "H": "hidden units",
     "A": "annotations",
     "3": "columns of annotations",
 }

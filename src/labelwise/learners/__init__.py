@@ -1,10 +1,12 @@
 """Floor 4: encoders, heads, the one training loop, and the evidence that needs a model."""
 
 from labelwise.learners.base import (
+    DifferentiableModel,
     Encoder,
     Learner,
     Model,
     Outputs,
+    PiecewiseLinearModel,
     PosteriorModel,
     Progress,
     StreamingEncoder,
@@ -31,6 +33,7 @@ from labelwise.learners.training import History, train
 __all__ = [
     "MLP",
     "CrossEntropy",
+    "DifferentiableModel",
     "Encoded",
     "Encoder",
     "History",
@@ -41,6 +44,7 @@ __all__ = [
     "NetworkModel",
     "Objective",
     "Outputs",
+    "PiecewiseLinearModel",
     "PosteriorModel",
     "Progress",
     "Recipe",

@@ -71,6 +71,33 @@ class PosteriorModel(Model, Protocol):
 
 
 @runtime_checkable
+class DifferentiableModel(Model, Protocol):
+    """A model whose logits have a gradient with respect to its inputs."""
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """(n, C) logits of (n, ...) inputs, in evaluation mode."""
+        ...
+
+
+@runtime_checkable
+class PiecewiseLinearModel(Model, Protocol):
+    """A perceptron of ReLU units: linear in every region where the same units are on.
+
+    Attributes:
+        hidden_weights: of the hidden layers, first to last; None for another kind of network.
+    """
+
+    @property
+    def hidden_weights(self) -> list[Tensor] | None:
+        """Weights of the hidden layers, first to last."""
+        ...
+
+    def activations(self, inputs: Rows) -> Tensor:
+        """(N, H) outputs of all hidden layers, side by side."""
+        ...
+
+
+@runtime_checkable
 class Learner(Protocol):
     """A way to fit a model. It holds options only; every fit starts from nothing.
 

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from labelwise.errors import InputError
 from labelwise.kernels import Rows
-from labelwise.learners.base import Model, Outputs, PosteriorModel
+from labelwise.learners.base import (
+    DifferentiableModel,
+    Model,
+    Outputs,
+    PiecewiseLinearModel,
+    PosteriorModel,
+)
 
 
 def model_evidence(
@@ -31,8 +37,9 @@ def model_evidence(
 
     Returns:
         Functions without parameters, named for the evidence they give: ``logits`` (N, C),
-        ``probs`` (N, C), ``embeddings`` (N, D), ``draws`` (S, N, C), ``head_weight`` (C, D)
-        and ``head_bias`` (C,).
+        ``probs`` (N, C), ``embeddings`` (N, D), ``draws`` (S, N, C), ``head_weight`` (C, D),
+        ``head_bias`` (C,), ``inputs`` as given with ``model``, a function from some of them to
+        logits, ``activations`` (N, H) and ``hidden_weights``.
 
     Raises:
         InputError: ``samples`` below 1.
@@ -50,7 +57,7 @@ def model_evidence(
     def embeddings() -> Rows | Tensor:
         return outputs().embeddings
 
-    found: list[Callable[[], object]] = [probs, embeddings]
+    found: list[Callable[[], object]] = [probs, embeddings, *_inside(model, inputs)]
     # One row tells whether there are logits, without a prediction of the whole pool.
     if len(inputs) and model.predict(inputs, torch.zeros(1, dtype=torch.int64)).logits is not None:
 
@@ -77,3 +84,27 @@ def model_evidence(
 
         found.append(head_bias)
     return tuple(found)
+
+
+def _inside(given: Model, pool: Rows) -> list[Callable[[], object]]:
+    """The model itself where it has gradients, and its layers where it is a perceptron."""
+    found: list[Callable[[], object]] = []
+    if isinstance(given, DifferentiableModel):
+
+        def inputs() -> Rows:
+            return pool
+
+        def model() -> Callable[[Tensor], Tensor]:
+            return given.logits
+
+        found += [inputs, model]
+    if isinstance(given, PiecewiseLinearModel) and given.hidden_weights is not None:
+
+        def activations() -> Tensor:
+            return given.activations(pool)
+
+        def hidden_weights() -> list[Tensor] | None:
+            return given.hidden_weights
+
+        found += [activations, hidden_weights]
+    return found

@@ -41,6 +41,14 @@ class LinearModel:
         self.head_bias: Tensor | None = bias
         self.report = report
 
+    def logits(self, inputs: Tensor) -> Tensor:
+        """(n, C) logits of (n, D) inputs, differentiable by them."""
+        weight, bias = self.head_weight, self.head_bias
+        assert weight is not None
+        assert bias is not None
+        x = inputs.to(weight.device, weight.dtype)
+        return functional.linear(x, weight, bias)
+
     def predict(self, inputs: Rows, rows: Tensor | None = None) -> Outputs:
         """Outputs of some rows, or of all; reads a file of any size in blocks.
 

@@ -15,6 +15,7 @@ from labelwise.learners.networks import (
     adopt_dropout,
     dropouts,
     find_head,
+    hidden_layers,
     isolated_random_state,
     posterior_draws,
     single,
@@ -90,6 +91,50 @@ class NetworkModel:
                 logits[start : start + len(block)] = given
                 embeddings[start : start + len(block)] = seen
         return Outputs(logits, logits.softmax(1), embeddings)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """(n, C) float32 logits of some inputs, in evaluation mode: differentiable by them."""
+        given: Tensor = self.network(inputs.to(self._head.weight.device))
+        return given.float()
+
+    @property
+    def hidden_weights(self) -> list[Tensor] | None:
+        """Weights of the hidden layers of a perceptron of ReLU units, first to last, else None.
+
+        Those of the first layer are of standardized inputs, where the network standardizes.
+        """
+        layers = [unit.weight.detach().float().cpu() for unit, _ in hidden_layers(self.network)]
+        return layers or None
+
+    def activations(self, inputs: Rows) -> Tensor:
+        """Outputs of all hidden ReLU layers side by side, (N, H) float32 on the CPU.
+
+        Raises:
+            InputError: the network is no perceptron of ReLU units, or rows of another shape.
+        """
+        layers = hidden_layers(self.network)
+        if not layers:
+            raise InputError(
+                "activations needs a network of Linear and ReLU in turn, such as MLP()"
+            )
+        count = self._check(inputs, None)
+        out = torch.empty(count, sum(unit.out_features for unit, _ in layers))
+        seen: list[Tensor] = []
+
+        def see(relu: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+            seen.append(made)
+
+        hooks = [relu.register_forward_hook(see) for _, relu in layers]
+        try:
+            with torch.inference_mode():
+                for start, block in self._blocks(inputs, None):
+                    seen.clear()
+                    self.network(block)
+                    out[start : start + len(block)] = torch.cat(seen, 1)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return out
 
     def draws(self, inputs: Rows, *, samples: int, seed: int) -> Tensor:
         """Class distributions of posterior samples by dropout.

@@ -297,6 +297,33 @@ class SmallImageResNet(nn.Module):
         return self.head(self.stages(x).mean((2, 3)))
 
 
+def hidden_layers(network: nn.Module) -> list[tuple[nn.Linear, nn.ReLU]]:
+    """The hidden layers of a perceptron of ReLU units, each with its ReLU; none of any other kind.
+
+    A `Perceptron`, or a ``torch.nn.Sequential`` of ``Linear`` and ``ReLU`` in turn that ends in a
+    ``Linear``; dropout, flattening and standardization may stand anywhere.
+    """
+    if not isinstance(network, Perceptron) and type(network) is not nn.Sequential:
+        return []
+    idle = (Dropout, nn.Dropout, nn.Flatten, nn.Identity, Standardize)
+    layers = []
+    for module in network.modules():
+        if isinstance(module, idle) or type(module) in (nn.Sequential, Perceptron):
+            continue
+        if next(module.children(), None) is not None:
+            return []  # what a module of another kind does with its layers is not known
+        layers.append(module)
+    units, relus = layers[0:-1:2], layers[1:-1:2]
+    if len(layers) % 2 == 0 or not isinstance(layers[-1], nn.Linear):
+        return []
+    found = []
+    for unit, relu in zip(units, relus):
+        if not isinstance(unit, nn.Linear) or not isinstance(relu, nn.ReLU):
+            return []
+        found.append((unit, relu))
+    return found
+
+
 def single(inputs: Tensor) -> Tensor:
     """Fractions of any precision as float32; whole numbers (pixels, tokens) as they are."""
     return inputs.float() if inputs.is_floating_point() else inputs

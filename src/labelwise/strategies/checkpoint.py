@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from labelwise._version import __version__
 from labelwise.errors import InputError, ResourceError
+from labelwise.evidence import OBJECTS
 from labelwise.kernels import Chosen, Rows
 
 _SAMPLED = 64
@@ -49,6 +50,10 @@ def fingerprint(evidence: Mapping[str, Any], **call: Any) -> str:
 def _look(value: Any, name: str) -> bytes:
     if isinstance(value, int | float | str | Mapping):
         return repr(value).encode()
+    if callable(value):
+        return type(value).__name__.encode()
+    if name in OBJECTS:
+        return b"".join(_look(part, f"{name}[]") for part in value)
     rows = value if isinstance(value, Rows) else Rows(value, name)
     spread = np.unique(np.linspace(0, len(rows) - 1, _SAMPLED).astype(np.int64))
     seen = rows.take(torch.from_numpy(spread if len(rows) else spread[:0]))
