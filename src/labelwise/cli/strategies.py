@@ -59,11 +59,13 @@ def strategies(
 
 
 def describe(one: Strategy) -> dict[str, Any]:
-    """A strategy as plain data."""
+    """A strategy as plain data; its needs are those with its default arms and picker."""
+    from labelwise.strategies import call_needs
+
     return {
         "name": one.name,
         "summary": summary(one),
-        "needs": list(one.needs),
+        "needs": list(call_needs(one, {})),
         "optional": list(one.optional),
         "options": {key: _plain(value) for key, value in one.options.items()},
         "costs": one.costs,
@@ -104,7 +106,9 @@ def _explain(one: Strategy) -> None:
 
 
 def _needs(one: Strategy) -> str:
-    needs = ", ".join(one.needs)
+    from labelwise.strategies import call_needs
+
+    needs = ", ".join(call_needs(one, {}))
     optional = f"[{', '.join(one.optional)}]" if one.optional else ""
     return f"{needs} {optional}".strip() or "nothing"
 
