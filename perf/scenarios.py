@@ -23,7 +23,7 @@ from labelwise.benchmark.report import write_report
 from labelwise.learners import make_encoder
 from labelwise.pools import Data, open_data
 
-OOD = ("airplane", "cat", "truck")
+OOD = ("0", "3", "9")  # airplane, cat, truck
 STRATEGIES = {
     "tail": "random,margin,badge,base,k_center,galaxy,direct,similar:function=flqmi,"
     "similar:function=gcmi,balanced_random",

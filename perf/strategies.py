@@ -2,9 +2,9 @@
 
 The pool is a Gaussian mixture with a class a clump and the logits of a head fitted to it roughly,
 1,000 of its rows are labeled, 10 draws are the logits with noise, and 100 labeled rows stand for
-the query or private set of strategies that take one. A call is a process of its own through
-``labelwise.select``, with libraries loaded by a small call before; MB is the peak of anonymous
-memory beyond the evidence.
+the query or private set of strategies that take one. Those that look into the model get a
+perceptron with 256 hidden units. A call is a process of its own through ``labelwise.select``, with
+libraries loaded by a small call before; MB is the peak of anonymous memory beyond the evidence.
 
 ``python -m perf.strategies docs/results/strategies.md`` measures what the page lacks and brings
 its other columns up to date; ``--again NAME ...`` measures those strategies anew.
@@ -20,11 +20,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from labelwise.strategies import Strategy, list_strategies
 from perf.common import machine, table
 
 CLASSES = (10, 100)
 SIZE = (50_000, 1000)
+HIDDEN = 256
 LIMIT = 600
 TESTS = Path(__file__).parent.parent / "tests" / "strategies"
 
@@ -56,8 +60,6 @@ except LabelwiseError as error:
 
 def evidence(strategy: Strategy, size: int, classes: int, width: int = 512) -> dict[str, object]:
     """What a strategy may ask for, of a pool of clumps; nothing that it has no use for."""
-    import numpy as np
-
     rng = np.random.default_rng(0)
     centers = rng.standard_normal((classes, width), dtype=np.float32)
     truth = rng.integers(0, classes, size)
@@ -75,13 +77,22 @@ def evidence(strategy: Strategy, size: int, classes: int, width: int = 512) -> d
         return probs(values + 0.5 * noise)
 
     some = labeled[:100]
+    hidden = rng.standard_normal((HIDDEN, width), dtype=np.float32) / width**0.5
+    units = np.maximum(x @ hidden.T, 0)
+    head = np.linalg.lstsq(units[labeled], logits[labeled], rcond=None)[0].T
+    layers = [torch.from_numpy(layer) for layer in (hidden, head.copy())]
+    deep = "activations" in strategy.needs
     known = {
         "logits": lambda: logits,
         "probs": lambda: probs(logits),
         "embeddings": lambda: x,
         "draws": lambda: draws(10, logits),
         "target_draws": lambda: draws(10, logits[some]),
-        "head_weight": lambda: weight,
+        "head_weight": lambda: head if deep else weight,
+        "inputs": lambda: x,
+        "model": lambda: lambda block: torch.relu(block @ layers[0].T) @ layers[1].T,
+        "activations": lambda: units,
+        "hidden_weights": lambda: [hidden],
         "head_bias": lambda: np.zeros(classes, dtype=np.float32),
         "query_probs": lambda: probs(logits[some]),
         "query_embeddings": lambda: x[some],
