@@ -292,7 +292,7 @@ def test_another_seed_other_picks(name, pool):
     assert len(picks) > 1
 
 
-BELOW_ZERO = {"mase", "bim", "deep_fool"}
+BELOW_ZERO = {"mase", "cal_lowest", "bim", "deep_fool"}
 """Scores that are minus a distance, which two pickers refuse."""
 
 
