@@ -54,6 +54,18 @@ def bald_scores(draws: Rows | Tensor) -> Tensor:
     return per_row(rows.blocks(), len(rows), disagreement)
 
 
+def sum_to_one(probs: Tensor) -> Tensor:
+    """Distributions over the last axis in float64, each divided by its sum.
+
+    Rounded ones do not quite sum to 1, and a product of many would be further and further off.
+
+    >>> sum_to_one(torch.tensor([0.25, 0.25])).tolist()
+    [0.5, 0.5]
+    """
+    wide = probs.double()
+    return wide / wide.sum(-1, keepdim=True)
+
+
 @strategy(
     cite="Houlsby et al., 2011; Gal et al., ICML 2017",
     cost=score_work,
