@@ -28,6 +28,7 @@ NEEDS_TWO_CLASSES = {
     "albl",
     "lsa",
     "tailor",
+    "auto",
     "falcun",
     "cluster_margin",
     "direct",
