@@ -81,8 +81,8 @@ def dacs(
     2. Natural breaks split the candidates into ``groups`` by density.
     3. A group X_g gets a share of the n picks, the softmax over groups of
        ``(1 - |X_g| / |X|) / temperature``: small groups are taken for the sparse ones, as they
-       are where a trained network has drawn most rows together. Shares are rounded to whole picks, largest remainders first; what a group cannot
-       give is shared by the others.
+       are where a trained network has drawn most rows together. Shares are rounded to whole
+       picks, largest remainders first; what a group cannot give is shared by the others.
     4. In each group, the sparsest first, picks are the farthest from labeled rows and from the
        group's earlier picks. With nothing labeled its first is the one nearest its mean.
 
