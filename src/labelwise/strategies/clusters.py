@@ -44,8 +44,12 @@ def cluster(
     )
 
 
-def unit_rows(rows: Rows) -> Rows:
+def unit_rows(rows: Rows, which: Tensor | None = None) -> Rows:
     """Each row divided by its length, (N, D), held in memory.
+
+    Args:
+        rows: (N, D).
+        which: (M,) int64, only these rows; all by default.
 
     Raises:
         InputError: a row of zeros, which has no direction.
@@ -53,13 +57,15 @@ def unit_rows(rows: Rows) -> Rows:
     >>> unit_rows(Rows([[3.0, 4.0]])).tensor()
     tensor([[0.6000, 0.8000]], dtype=torch.float64)
     """
-    out = torch.empty(rows.shape, dtype=as_float(rows.block(0, 1)).dtype, device=rows.device)
-    for start, block in rows.blocks():
+    part = rows if which is None else rows.subset(which)
+    out = torch.empty(part.shape, dtype=as_float(rows.block(0, 1)).dtype, device=rows.device)
+    for start, block in part.blocks():
         values = as_float(block)
         # Scaled by the largest entry first: squares of large or tiny numbers leave float32.
         largest = values.abs().amax(1, keepdim=True)
         if (largest == 0).any():
             row = start + int((largest[:, 0] == 0).nonzero()[0])
+            row = row if which is None else int(which[row])
             raise InputError(
                 f"{rows.name}: row {row} is a zero vector and has no direction; "
                 "leave it out or pass normalize=False"
