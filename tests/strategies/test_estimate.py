@@ -79,6 +79,24 @@ def test_a_measured_strategy_sees_labels_and_draws():
     assert seen[0] == ((3, 258, 2), 2, 2)
 
 
+def test_a_measured_strategy_sees_as_little_of_what_providers_give():
+    seen = []
+
+    def embeddings():
+        return np.zeros((600, 3))
+
+    @strategy(cite="test")
+    def watches(embeddings, *, n, candidates):
+        seen.append(len(embeddings))
+        return candidates[:n]
+
+    try:
+        estimate("watches", 10, providers=[embeddings])
+    finally:
+        forget("watches")
+    assert seen[0] == 256
+
+
 def test_what_select_refuses_estimate_refuses(pool):
     with pytest.raises(InputError, match="there is no strategy"):
         estimate("margn", 5, **pool)

@@ -8,7 +8,8 @@ from torch import nn
 from labelwise.errors import InputError
 from labelwise.evidence import Rows
 from labelwise.kernels import Rows as Array
-from labelwise.learners import MLP, Network, make_learner, model_evidence
+from labelwise.learners import MLP, Network, ResNet18, make_learner, model_evidence
+from labelwise.loop import Loop, Oracle, SingleLabel
 from labelwise.strategies import select
 from labelwise.strategies.bim import bim_scores
 from labelwise.strategies.deep_fool import deep_fool_scores
@@ -200,3 +201,30 @@ def test_learners_offer_what_they_ask_for(name, learner):
     near = model.predict(x).logits.diff(dim=1)[:, 0].abs()
     assert near[picks.rows].mean() < near[30:].mean()
     assert isinstance(x, Rows)
+
+
+@pytest.mark.parametrize("name", ["bim", "deep_fool", "dami"])
+def test_a_loop_asks_the_network_of_its_round(name):
+    x, ids = inputs(size=60), [f"item {row}" for row in range(60)]
+    oracle = Oracle({item: int(value > 0) for item, value in zip(ids, x[:, 0])})
+    learner = MLP(hidden=(8, 5), epochs=3, min_steps=0)
+    loop = Loop(ids, Array(x), learner, SingleLabel(2))
+    current = loop.start(ids[:10], oracle)
+    for _ in range(2):
+        fitted = current.fitted
+        current = loop.run_round(current.state, oracle, strategy=name, n=7, fitted=fitted)
+    assert len(set(current.state.ids)) == 24
+
+
+@pytest.mark.parametrize("name", ["bim", "deep_fool"])
+def test_a_network_of_images_is_asked_in_pixels(name):
+    pixels = torch.randint(0, 256, (12, 8, 8, 3), generator=torch.Generator().manual_seed(0))
+    x, rows = Array(pixels.to(torch.uint8)), torch.arange(6)
+    learner = ResNet18(width=4, epochs=1, min_steps=1)
+    model = learner.fit(x, rows, rows % 2, classes=2, seed=0)
+    given = model_evidence(model, x, seed=0)
+    trained = [parameter.grad.clone() for parameter in model.network.parameters()]
+    alone = select(name, 4, providers=given, minibatch=1)
+    assert alone.rows.tolist() == select(name, 4, providers=given).rows.tolist()
+    left = [parameter.grad for parameter in model.network.parameters()]
+    assert all(map(torch.equal, trained, left))

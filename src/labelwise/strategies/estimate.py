@@ -119,10 +119,14 @@ class _Sample:
     ) -> None:
         self._strategy, self._call, self._left = strategy, call, left
         self._providers, self._seed = tuple(providers), seed
+        # What a provider gives is of the whole pool, so it is had once and cut like the rest.
+        optional = [name for name in strategy.optional if name in call.evidence]
+        asked = {*call.needs, *optional} - {"labeled", "labels", "oracle_labels"}
+        self._evidence = {**call.evidence.given, **{name: call.evidence[name] for name in asked}}
 
     def run(self, positions: NDArray[np.int64], count: int) -> None:
         """Pick ``count`` of the candidates at some positions, as many labeled rows beside them."""
-        evidence = self._call.evidence.given
+        evidence = self._evidence
         mine = self._left[torch.from_numpy(positions)]
         known: dict[str, Any] = {}
         if "labeled" in evidence:
