@@ -25,7 +25,7 @@ def test_it_is_lsa_that_explores_nothing(pool):
     found = Experience(("margin", "k_center", "entropy"), (0.9, 0.3, -0.1))
     asked = {"n": 9, "labeled": [5, 6], "seed": 3, "experience": found, **pool}
     auto = select("auto", **asked)
-    lsa = select("lsa", arms="+".join(found.arms), alpha=0.0, ridge=1000.0, **asked)
+    lsa = select("lsa", arms="+".join(found.arms), alpha=0.0, ridge=1e6, **asked)
     assert auto.rows.tolist() == lsa.rows.tolist()
     assert auto.scores.tolist() == lsa.scores.tolist()
     shipped = select("auto", **(asked | {"experience": "shipped"}))

@@ -54,7 +54,8 @@ def lsa(
     """Pick by a weighted sum of strategies' scores, with weights that LinUCB learns.
 
     The context of a candidate is s, the scores that the arms give it, each on one scale; an arm
-    that only picks scores 1 for its first pick, falling to 1/n for its last, and 0 for the rest.
+    that only picks scores 1 for its first pick, falling to 1/n for its last, and 0 for the rest;
+    with z-scores its picks then stand out the more, the more candidates there are.
     Picks are made one after another at the largest ``w . s + alpha sqrt(s' A^-1 s)``, with
     ``A = ridge I + sum s s'`` over all picks so far. Once a batch has its labels, each of its
     picks is rewarded with the same reward r, and ``w = A^-1 (sum r s + ridge w0)``: the weights
