@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from labelwise.kernels import Generator, derive
 from labelwise.strategies import select
 
 
@@ -68,3 +69,24 @@ def test_a_model_that_is_sure_of_everything_still_gets_n_rows():
     probs = np.zeros((20, 3))
     probs[:, 1] = 1
     assert len(set(select("badge", 20, probs=probs, embeddings=np.ones((20, 2))))) == 20
+
+
+def test_in_partitions_each_part_is_seeded_by_itself(case):
+    """11 picks in 3 parts: 4, 4 and 3, each from its own longest gradient on."""
+    probs, h = case
+    g, candidates = gradients(probs, h), np.arange(5, 60)
+    call = {"probs": probs, "embeddings": h, "candidates": candidates}
+    picks = select("badge", 11, partitions=3, seed=2, **call)
+    noise = Generator(derive(2, "badge")).child("parts").uniform(candidates)
+    parts = np.array_split(candidates[np.argsort(noise)], 3)
+    for part, mine, scores in zip(
+        parts, np.split(picks.rows, [4, 8]), np.split(picks.scores, [4, 8]), strict=True
+    ):
+        assert set(mine) <= set(part)
+        assert mine[0] == part[(g[part] ** 2).sum(1).argmax()]
+        assert scores[0] == np.inf
+        for i in range(1, len(mine)):
+            distance = ((g[mine[i]] - g[mine[:i]]) ** 2).sum(1).min()
+            assert scores[i] == pytest.approx(distance, rel=1e-5)
+    again = select("badge", 3, partitions=3, first="uniform", seed=2, **call)
+    assert again.rows.tolist() != picks.rows[[0, 4, 8]].tolist()

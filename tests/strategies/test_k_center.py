@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+from tests.kernels.test_partition import twin
 
+from labelwise.errors import InputError
+from labelwise.kernels import Generator, derive
 from labelwise.strategies import select
 
 
@@ -44,3 +47,27 @@ def test_candidates_are_kept_to():
     x = np.arange(10.0)[:, None]
     picks = select("k_center", 2, embeddings=x, labeled=[0], candidates=range(6))
     assert picks.rows.tolist() == [5, 2]
+
+
+@pytest.mark.parametrize("known", [0, 7])
+def test_in_partitions_each_part_covers_itself(known):
+    rng = np.random.default_rng(0)
+    x, labeled = rng.normal(size=(90, 3)).astype(np.float32), rng.permutation(90)[:known]
+    candidates = np.arange(70)
+    call = {"embeddings": x, "labeled": labeled, "candidates": candidates, "seed": 3}
+    picks = select("k_center", 11, partitions=4, **call)
+    generator = Generator(derive(3, "k_center"))
+    assert picks.rows.tolist() == twin(x, 11, 4, generator, candidates, labeled, "split")
+    assert picks.rows.tolist() != select("k_center", 11, **call).rows.tolist()
+
+
+@pytest.mark.parametrize("name", ["k_center", "badge"])
+def test_partitions_that_cannot_be(name):
+    call = {"embeddings": np.eye(6), "probs": np.full((6, 2), 0.5)}
+    for partitions in (0, 2.5, True):
+        with pytest.raises(InputError, match="partitions must be a whole number >= 1"):
+            select(name, 2, partitions=partitions, **call)
+    with pytest.raises(InputError, match=r"parts must be in 1\.\.6"):
+        select(name, 2, partitions=7, **call)
+    with pytest.raises(InputError, match="leave partitions out"):
+        select(name, 2, partitions=2, engine="ray", **call)
