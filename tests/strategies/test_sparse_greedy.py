@@ -76,6 +76,13 @@ def case(seed, size=40, classes=3, samples=12):
     return probs, rng.normal(size=(size, 4)), draws
 
 
+def within(space, probs, h, draws):
+    """The strategy that works in a space, and its evidence."""
+    if space == "gradient":
+        return "sparse_greedy", {"probs": probs, "embeddings": h}
+    return "sparse_greedy_draws", {"draws": draws}
+
+
 @pytest.mark.parametrize("refit", [True, False])
 @pytest.mark.parametrize("space", ["gradient", "draws"])
 @pytest.mark.parametrize(("alpha", "beta"), [(1.0, 0.1), (0.0, 0.0), (20.0, 2.0)])
@@ -84,14 +91,12 @@ def test_it_is_its_definition(space, alpha, beta, refit):
         probs, h, draws = case(seed)
         phi, spread = gradients(probs, h) if space == "gradient" else losses(draws)
         rows, weights, scores = by_definition(phi, spread, 7, alpha, beta, refit)
+        name, given = within(space, probs, h, draws)
         picks = select(
-            "sparse_greedy",
+            name,
             7,
-            probs=probs,
-            embeddings=h,
-            draws=draws,
+            **given,
             labeled=LABELED,
-            space=space,
             alpha=alpha,
             beta=beta,
             refit=refit,
@@ -99,7 +104,11 @@ def test_it_is_its_definition(space, alpha, beta, refit):
         assert picks.rows.tolist() == rows
         assert picks.weights == pytest.approx(weights, rel=1e-3, abs=1e-4)
         assert picks.scores == pytest.approx(scores, rel=1e-3, abs=1e-6 * scores[0])
-        assert f"by {'gradients' if space == 'gradient' else 'draws'}" in picks.notes[0]
+        left = phi[np.setdiff1d(np.arange(40), LABELED)].sum(0)
+        used = np.where(weights == 1, 0, weights)
+        share = np.linalg.norm(left - used @ phi[rows]) / np.linalg.norm(left)
+        said = float(picks.notes[0].split("losses is ")[1].split()[0])
+        assert said == pytest.approx(share, rel=1e-2, abs=1e-5)
 
 
 def test_what_a_row_is_compared_by():
@@ -123,22 +132,13 @@ def test_a_pool_of_many_rows_and_copies(monkeypatch):
         assert (picks.rows % 1500).tolist() == [row % 1500 for row in rows]
 
 
-def test_draws_are_taken_where_they_are():
-    probs, h, draws = case(0)
-    both = select("sparse_greedy", 5, probs=probs, embeddings=h, draws=draws)
-    alone = select("sparse_greedy", 5, draws=draws)
-    assert both.rows.tolist() == alone.rows.tolist()
-    assert "by draws" in both.notes[0]
-    assert "by gradients" in select("sparse_greedy", 5, probs=probs, embeddings=h).notes[0]
-
-
 def test_zero_probabilities_are_no_infinite_loss():
     draws = np.stack([np.tile([[1.0, 0.0]], (9, 1)), np.tile([[0.0, 1.0]], (9, 1))])
     draws[:, 4:] = 0.5
     phi, spread = loss_vectors(torch.from_numpy(draws))
     assert bool(phi.isfinite().all())
     assert bool(spread.isfinite().all())
-    assert set(select("sparse_greedy", 4, draws=draws)) == {0, 1, 2, 3}
+    assert set(select("sparse_greedy_draws", 4, draws=draws)) == {0, 1, 2, 3}
 
 
 def test_nothing_to_represent_is_said():
@@ -147,6 +147,8 @@ def test_nothing_to_represent_is_said():
     assert picks[0].rows.tolist() != picks[1].rows.tolist()
     assert picks[0].weights.tolist() == [1.0] * 5
     assert "nothing to represent" in picks[0].notes[0]
+    one = select("sparse_greedy_draws", 2, draws=[[[0.5, 0.5], [0.9, 0.1], [0.6, 0.4]]])
+    assert "nothing to represent" in one.notes[0]
 
 
 def test_gradients_from_files_in_small_blocks(tmp_path, monkeypatch):
@@ -165,9 +167,3 @@ def test_what_is_refused():
         select("sparse_greedy", 1, probs=probs, embeddings=h, alpha=-1)
     with pytest.raises(InputError, match="beta must be"):
         select("sparse_greedy", 1, probs=probs, embeddings=h, beta=float("inf"))
-    with pytest.raises(InputError, match="did you mean gradient"):
-        select("sparse_greedy", 1, probs=probs, embeddings=h, space="gradients")
-    with pytest.raises(InputError, match="needs draws"):
-        select("sparse_greedy", 1, probs=probs, embeddings=h, space="draws")
-    with pytest.raises(InputError, match="needs embeddings"):
-        select("sparse_greedy", 1, probs=probs)

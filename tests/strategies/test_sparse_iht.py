@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.strategies.test_sparse_greedy import case, gradients, losses
+from tests.strategies.test_sparse_greedy import case, gradients, losses, within
 
 from labelwise import select
 from labelwise.errors import InputError
@@ -86,17 +86,9 @@ def test_it_is_its_definition(space, alpha, beta):
         phi, spread = gradients(probs, h) if space == "gradient" else losses(draws)
         twin = ByDefinition(phi, spread, 7, alpha, beta)
         rows, weights, scores = twin.run()
-        picks = select(
-            "sparse_iht",
-            7,
-            probs=probs,
-            embeddings=h,
-            draws=draws,
-            labeled=LABELED,
-            space=space,
-            alpha=alpha,
-            beta=beta,
-        )
+        name, given = within(space, probs, h, draws)
+        name = name.replace("greedy", "iht")
+        picks = select(name, 7, **given, labeled=LABELED, alpha=alpha, beta=beta)
         assert sorted(picks) == sorted(rows)
         mine = dict(zip(picks.rows.tolist(), picks.weights, strict=True))
         assert [mine[row] for row in rows] == pytest.approx(weights, rel=1e-3, abs=1e-3)
@@ -166,5 +158,3 @@ def test_what_is_refused():
         select("sparse_iht", 1, probs=probs, embeddings=h, tol=0)
     with pytest.raises(InputError, match="steps must be"):
         select("sparse_iht", 1, probs=probs, embeddings=h, steps=0)
-    with pytest.raises(InputError, match="needs draws"):
-        select("sparse_iht", 1, probs=probs, embeddings=h, space="draws")

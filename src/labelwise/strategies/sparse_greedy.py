@@ -12,22 +12,24 @@ from labelwise.kernels.matching_pursuit import Residual
 from labelwise.kernels.nonnegative import NonNegativeFit
 from labelwise.kernels.scaled import Scaled
 from labelwise.kernels.sums import Total
-from labelwise.strategies.pickers import top
 from labelwise.strategies.picks import Picks
 from labelwise.strategies.registry import strategy
-from labelwise.strategies.sparse_problem import Space, SparseProblem, sparse_problem
+from labelwise.strategies.sparse_problem import (
+    SparseProblem,
+    gradient_problem,
+    uncertain_alone,
+)
 
 
 def sparse_greedy_work(sizes: Sizes) -> Work:
     """Inner products of all rows with each pick, and a fit of the weights at each."""
-    width, n = float(sizes.width + sizes.classes + sizes.draws), float(sizes.n)
-    product = 2.0 * sizes.rows * max(1, sizes.width) * sizes.classes
-    predictions = 1.0 * sizes.rows * sizes.classes * max(1, sizes.draws)
+    width, n = float(sizes.width + sizes.classes), float(sizes.n)
+    product = 2.0 * sizes.rows * sizes.width * sizes.classes
     held = 4.0 * sizes.rows * (n + 64 + 40)
     return Work(
         products=(0.0, 10 * product + 8 * sizes.rows * width * (n + 64) + 20 * n**3),
         passes=(1, 10 + 2 * n),
-        numbers=(sizes.rows * n, 60.0 * (sizes.rows * (n + 20) + predictions) + 20 * n**3),
+        numbers=(sizes.rows * n, 60.0 * sizes.rows * (n + 20 + sizes.classes) + 20 * n**3),
         steps=(n, 500 * n),
         held=(16.0 * sizes.rows, 2 * held + 40 * n**2 + 12.0 * sizes.rows * width + 4e6),
     )
@@ -101,19 +103,51 @@ class SparseGain(Residual):
         return torch.where(size > 0, self.weights / size, 0)
 
 
+def greedy_picks(
+    problem: SparseProblem,
+    n: int,
+    *,
+    candidates: Tensor,
+    generator: Generator,
+    refit: bool,
+    memory: int | None,
+    progress: Progress | None,
+) -> Picks:
+    """The picks of `sparse_greedy` for a problem in any space."""
+    if problem.length == 0:
+        return uncertain_alone(problem, n, candidates, generator)
+    left = None if memory is None else max(0, memory - 64 * len(problem.norms) - 40 * n**2)
+    objective = SparseGain(problem, refit, left)
+    found = greedy(
+        objective,
+        n,
+        candidates=candidates,
+        ties=generator.child("ties"),
+        progress=progress,
+        memory=memory,
+    )
+    weights = objective.final
+    weights[weights == 0] = 1.0
+    return Picks(
+        found.rows.numpy(),
+        scores=found.gains.numpy(),
+        weights=weights.numpy(),
+        notes=(f"what is left of the sum of losses is {objective.residual:.3g} of its length",),
+    )
+
+
 @strategy(
     cite="Shen et al., 2022",
     cost=sparse_greedy_work,
-    costs="2 N (C + D) operations a pick, 2 N S with draws, a fit; 4 N (n + 64) bytes.",
+    costs="2 N (C + D) operations a pick and a fit of n weights; 4 N (n + 64) bytes.",
     fails=(
-        "alpha and beta matter and were tuned for each data set; gradients at predicted labels "
-        "mean little while the model is poor, and few draws are noisy."
+        "alpha and beta matter and were tuned for each data set: much alpha takes uncertain rows "
+        "that are alike; gradients at predicted labels mean little while the model is poor."
     ),
 )
 def sparse_greedy(
     probs: Rows,
-    embeddings: Rows | None = None,
-    draws: Rows | None = None,
+    embeddings: Rows,
     labeled: Tensor | None = None,
     *,
     n: int,
@@ -124,34 +158,31 @@ def sparse_greedy(
     alpha: float = 0.1,
     beta: float = 0.1,
     refit: bool = True,
-    space: Space = "auto",
 ) -> Picks:
     """Pick, one at a time, the row that brings a weighted few nearest to the pool's total loss.
 
-    With phi_j the loss of row j as a vector, v the sum of phi over all rows without labels and
-    sigma_j^2 the variance of the loss over labels from the model, minimizes over w >= 0 with n
+    With phi_j the gradient of row j's loss, v the sum of phi over all rows without labels and
+    sigma_j^2 its variance over labels from the model, minimizes over w >= 0 with n
     entries > 0 ``|v - Phi w|^2 - alpha sum_j [w_j > 0] sigma_j^2 + beta |w - 1|^2``:
-    representation, uncertainty, and weights that stay near 1.
+    representation, uncertainty, and weights that stay near 1. Gradients are the last layer's,
+    bias and all, at predicted labels. With draws of the model take `sparse_greedy_draws`.
 
     Args:
-        probs: (N, C). embeddings: (N, D). draws: (S, N, C). labeled: (L,).
+        probs: (N, C). embeddings: (N, D), the input of the last layer. labeled: (L,).
         alpha: what uncertainty counts for, >= 0, in units of (M / n)^2 with M rows without
             labels: a pick stands for about M / n of them. 0 is representation alone.
         beta: >= 0, in units of the mean |phi|^2.
         refit: fit all weights again at each pick. False leaves them as they were first set.
-        space: ``"draws"``: phi is the expected loss under each of S draws from the model's
-            posterior, `loss_vectors`. ``"gradient"``: the last layer's gradient at the
-            predicted label, bias and all. ``"auto"``: the draws if there are any.
 
     Returns:
         Rows in the order picked; scores are by how much the objective falls when the pick gets
         its best weight and the others stay; weights say how many rows a pick stands for. One
         of weight 0, good for its uncertainty alone, stands for itself: weight 1. Equal scores
-        go by noise. If v is 0 (all rows certain, one draw) the most uncertain are picked, of
-        which a note tells.
+        go by noise. If v is 0 (all rows certain) the most uncertain are picked, of which
+        a note tells.
 
     Raises:
-        InputError: an option out of range, or what the space needs is missing.
+        InputError: alpha or beta out of range.
         ResourceError: a gradient of over 2^27 numbers, or ``memory`` too small.
 
     Source:
@@ -166,47 +197,22 @@ def sparse_greedy(
     >>> select("sparse_greedy", 1, **given).rows, select("sparse_greedy", 1, **given, alpha=0).rows
     (array([2]), array([1]))
     """
-    problem, note = sparse_problem(
+    problem = gradient_problem(
         probs,
         embeddings,
-        draws,
         labeled,
         n=n,
         candidates=candidates,
-        space=space,
         alpha=alpha,
         beta=beta,
         memory=memory,
     )
-    if problem.length == 0:
-        return uncertain_alone(problem, n, candidates, generator)
-    left = None if memory is None else max(0, memory - 64 * len(problem.norms) - 40 * n**2)
-    objective = SparseGain(problem, refit, left)
-    found = greedy(
-        objective,
+    return greedy_picks(
+        problem,
         n,
         candidates=candidates,
-        ties=generator.child("ties"),
-        progress=progress,
+        generator=generator,
+        refit=refit,
         memory=memory,
-    )
-    notes = (f"{note}; what is left of their sum is {objective.residual:.3g} of its length",)
-    weights = objective.final
-    weights[weights == 0] = 1.0
-    return Picks(
-        found.rows.numpy(), scores=found.gains.numpy(), weights=weights.numpy(), notes=notes
-    )
-
-
-def uncertain_alone(
-    problem: SparseProblem, n: int, candidates: Tensor, generator: Generator
-) -> Picks:
-    """The most uncertain candidates, where there is nothing to represent."""
-    found = top(problem.spread.cpu(), n=n, candidates=candidates, generator=generator)
-    note = "the losses add up to 0, so there is nothing to represent: picks are by uncertainty"
-    return Picks(
-        found.rows.numpy(),
-        scores=found.gains.numpy(),
-        weights=torch.ones(n).numpy(),
-        notes=(note,),
+        progress=progress,
     )

@@ -16,22 +16,24 @@ from labelwise.kernels.sums import Total
 from labelwise.strategies.pickers import largest
 from labelwise.strategies.picks import Picks
 from labelwise.strategies.registry import strategy
-from labelwise.strategies.sparse_greedy import uncertain_alone
-from labelwise.strategies.sparse_problem import Space, SparseProblem, sparse_problem
+from labelwise.strategies.sparse_problem import (
+    SparseProblem,
+    gradient_problem,
+    uncertain_alone,
+)
 
 _HALVINGS = 30
 
 
 def sparse_iht_work(sizes: Sizes) -> Work:
     """A gradient for all rows at each of at most 300 steps."""
-    width = float(sizes.width + sizes.classes + sizes.draws)
-    product = 2.0 * sizes.rows * max(1, sizes.width) * max(1, sizes.classes)
-    predictions = 1.0 * sizes.rows * sizes.classes * max(1, sizes.draws)
+    width = float(sizes.width + sizes.classes)
+    product = 2.0 * sizes.rows * sizes.width * sizes.classes
     entries = sizes.rows * (width + 40) + 60.0 * sizes.n * (width + 20)
     return Work(
         products=(0.0, 900 * product),
         passes=(1, 320),
-        numbers=(sizes.rows * width, 600 * entries + 60 * predictions),
+        numbers=(sizes.rows * width, 600 * entries),
         steps=(1, 20_000.0),
         held=(40.0 * sizes.rows, 200.0 * sizes.rows + 12.0 * sizes.rows * width + 8e6),
     )
@@ -150,10 +152,42 @@ class ProximalIHT:
         return found if found.value < now.value else now
 
 
+def iht_picks(
+    problem: SparseProblem,
+    n: int,
+    *,
+    candidates: Tensor,
+    generator: Generator,
+    tol: float,
+    steps: int,
+) -> Picks:
+    """The picks of `sparse_iht` for a problem in any space.
+
+    Raises:
+        InputError: tol or steps out of range.
+    """
+    if not 0 < tol < math.inf:
+        raise InputError(f"tol must be a finite number > 0, got {tol}")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise InputError(f"steps must be a whole number >= 1, got {steps!r}")
+    if problem.length == 0:
+        return uncertain_alone(problem, n, candidates, generator)
+    found, scores, taken = ProximalIHT(problem, n, candidates, generator).run(tol, steps)
+    left = math.sqrt(problem.linear.norm(found.left)) / problem.length
+    weights = torch.where(found.weights > 0, found.weights, 1.0)
+    note = f"what {taken} steps left of the sum of losses is {left:.3g} of its length"
+    return Picks(
+        candidates[found.places].numpy(),
+        scores=scores.numpy(),
+        weights=weights.numpy(),
+        notes=(note,),
+    )
+
+
 @strategy(
     cite="Shen et al., 2022",
     cost=sparse_iht_work,
-    costs="2 N C D operations a step (2 N S with draws), up to 300 steps; 200 N bytes.",
+    costs="2 N C D operations a step, up to 300 steps; 200 N bytes.",
     fails=(
         "Ends in the first local optimum: above sparse_greedy's objective as a rule; alpha and "
         "beta matter and were tuned for each data set."
@@ -161,8 +195,7 @@ class ProximalIHT:
 )
 def sparse_iht(
     probs: Rows,
-    embeddings: Rows | None = None,
-    draws: Rows | None = None,
+    embeddings: Rows,
     labeled: Tensor | None = None,
     *,
     n: int,
@@ -172,17 +205,17 @@ def sparse_iht(
     beta: float = 0.1,
     tol: float = 1e-5,
     steps: int = 300,
-    space: Space = "auto",
 ) -> Picks:
     """Pick the weighted few rows of `sparse_greedy`'s objective by gradient steps, n at a time.
 
     Starting at w = 0, each step of `ProximalIHT` moves all weights down the gradient of
     ``|v - Phi w|^2 + beta |w - 1|^2`` and keeps the n rows that then spare the objective most,
-    their uncertainty ``alpha sigma^2`` included.
+    their uncertainty ``alpha sigma^2`` included. With draws of the model take
+    `sparse_iht_draws`.
 
     Args:
-        probs: (N, C). embeddings: (N, D). draws: (S, N, C). labeled: (L,).
-        alpha, beta, space: see `sparse_greedy`.
+        probs: (N, C). embeddings: (N, D), the input of the last layer. labeled: (L,).
+        alpha, beta: see `sparse_greedy`.
         tol: stop when a step lowers the objective by less than this share of it, > 0.
         steps: the most steps, >= 1.
 
@@ -193,7 +226,7 @@ def sparse_iht(
         is 0 the most uncertain are picked, of which a note tells.
 
     Raises:
-        InputError: an option out of range, or what the space needs is missing.
+        InputError: an option out of range.
         ResourceError: a gradient of over 2^27 numbers.
 
     Source:
@@ -208,29 +241,7 @@ def sparse_iht(
     >>> select("sparse_iht", 1, **given).rows, select("sparse_iht", 1, **given, alpha=1).rows
     (array([1]), array([2]))
     """
-    if not 0 < tol < math.inf:
-        raise InputError(f"tol must be a finite number > 0, got {tol}")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise InputError(f"steps must be a whole number >= 1, got {steps!r}")
-    problem, note = sparse_problem(
-        probs,
-        embeddings,
-        draws,
-        labeled,
-        n=n,
-        candidates=candidates,
-        space=space,
-        alpha=alpha,
-        beta=beta,
+    problem = gradient_problem(
+        probs, embeddings, labeled, n=n, candidates=candidates, alpha=alpha, beta=beta
     )
-    if problem.length == 0:
-        return uncertain_alone(problem, n, candidates, generator)
-    found, scores, taken = ProximalIHT(problem, n, candidates, generator).run(tol, steps)
-    left = math.sqrt(problem.linear.norm(found.left)) / problem.length
-    weights = torch.where(found.weights > 0, found.weights, 1.0)
-    return Picks(
-        candidates[found.places].numpy(),
-        scores=scores.numpy(),
-        weights=weights.numpy(),
-        notes=(f"{note}; what {taken} steps left of their sum is {left:.3g} of its length",),
-    )
+    return iht_picks(problem, n, candidates=candidates, generator=generator, tol=tol, steps=steps)

@@ -1,18 +1,18 @@
-"""A batch as a sparse approximation: what `sparse_greedy` and `sparse_iht` minimize."""
+"""A batch as a sparse approximation: what the `sparse_*` strategies minimize."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from labelwise.errors import InputError, ResourceError, nearest
+from labelwise.errors import InputError, ResourceError
 from labelwise.evidence import Rows, check, rows_first
 from labelwise.kernels import (
     Euclidean,
+    Generator,
     Geometry,
     GradientEmbedding,
     Similarity,
@@ -20,9 +20,9 @@ from labelwise.kernels import (
     per_row,
 )
 from labelwise.kernels.sums import MOST_NUMBERS, LinearSums, Total
+from labelwise.strategies.pickers import top
+from labelwise.strategies.picks import Picks
 from labelwise.strategies.similar import pool_rows
-
-Space = Literal["auto", "gradient", "draws"]
 
 LEAST_PROBABILITY = 1e-8
 """What smaller probabilities of a draw count as: the loss of one that is 0 is infinite."""
@@ -101,53 +101,68 @@ def gradient_spread(probs: Rows, embeddings: Rows) -> Tensor:
     return doubt.clamp(min=0).to(length.device) * length
 
 
-def sparse_problem(
+def gradient_problem(
     probs: Rows,
-    embeddings: Rows | None,
-    draws: Rows | None,
+    embeddings: Rows,
     labeled: Tensor | None,
     *,
     n: int,
     candidates: Tensor,
-    space: Space,
     alpha: float,
     beta: float,
     memory: int | None = None,
-) -> tuple[SparseProblem, str]:
-    """The problem, in the space asked for, and a note that names the space.
+) -> SparseProblem:
+    """The problem in last layer's gradients, bias and all, at predicted labels.
 
     Args:
-        probs: (N, C). embeddings: (N, D). draws: (S, N, C). labeled: (L,).
+        probs: (N, C). embeddings: (N, D). labeled: (L,).
+        n, candidates, alpha, beta: see `draws_problem`.
+
+    Raises:
+        InputError: a knob out of range.
+        ResourceError: a gradient of over 2^27 numbers.
+    """
+    p, h = check("probs", probs), check("embeddings", embeddings)
+    geometry = GradientEmbedding(p, h, bias=True, hold=hold_limit(memory))
+    return _problem(geometry, gradient_spread(p, h), labeled, n, candidates, alpha, beta)
+
+
+def draws_problem(
+    draws: Rows,
+    labeled: Tensor | None,
+    *,
+    n: int,
+    candidates: Tensor,
+    alpha: float,
+    beta: float,
+) -> SparseProblem:
+    """The problem in `loss_vectors`.
+
+    Args:
+        draws: (S, N, C). labeled: (L,).
         n: how many picks. candidates: rows that may be picked.
-        space: ``"draws"``: `loss_vectors`. ``"gradient"``: last layer's gradients, bias and
-            all, at predicted labels. ``"auto"``: the draws if there are any.
         alpha: in units of (M / n)^2, M the rows without labels. beta: in units of the mean
             |phi|^2.
 
     Raises:
-        InputError: an option out of range, or what the space needs is missing.
-        ResourceError: a gradient of over 2^27 numbers.
+        InputError: a knob out of range.
     """
-    known = get_args(Space)
-    if space not in known:
-        raise InputError(f"space must be known, got {space!r}; {nearest(space, known)}")
+    phi, spread = loss_vectors(draws)
+    return _problem(Euclidean(phi, shift=False), spread, labeled, n, candidates, alpha, beta)
+
+
+def _problem(
+    geometry: Geometry,
+    spread: Tensor,
+    labeled: Tensor | None,
+    n: int,
+    candidates: Tensor,
+    alpha: float,
+    beta: float,
+) -> SparseProblem:
     for name, value in {"alpha": alpha, "beta": beta}.items():
         if not 0 <= value < math.inf:
             raise InputError(f"{name} must be a finite number >= 0, got {value}")
-    if space == "auto":
-        space = "gradient" if draws is None else "draws"
-    geometry: Geometry
-    if space == "draws":
-        if draws is None:
-            raise InputError('space="draws" needs draws of the model')
-        phi, spread = loss_vectors(draws)
-        geometry = Euclidean(phi, shift=False)
-    elif embeddings is None:
-        raise InputError('space="gradient" needs embeddings; with draws alone take space="draws"')
-    else:
-        p, h = check("probs", probs), check("embeddings", embeddings)
-        spread = gradient_spread(p, h)
-        geometry = GradientEmbedding(p, h, bias=True, hold=hold_limit(memory))
     linear = LinearSums.of(Similarity(geometry, "dot"))
     if linear is None:
         raise ResourceError(
@@ -156,7 +171,7 @@ def sparse_problem(
         )
     pool = pool_rows(len(geometry), labeled, candidates)
     norms = geometry.squared_norms()
-    problem = SparseProblem(
+    return SparseProblem(
         geometry,
         linear,
         linear.total() if len(pool) == len(geometry) else linear.total(pool),
@@ -165,4 +180,17 @@ def sparse_problem(
         alpha * (len(pool) / n) ** 2,
         beta * float(norms[pool.to(norms.device)].mean()),
     )
-    return problem, f"rows are compared by {'draws' if space == 'draws' else 'gradients'}"
+
+
+def uncertain_alone(
+    problem: SparseProblem, n: int, candidates: Tensor, generator: Generator
+) -> Picks:
+    """The most uncertain candidates, where there is nothing to represent."""
+    found = top(problem.spread.cpu(), n=n, candidates=candidates, generator=generator)
+    note = "the losses add up to 0, so there is nothing to represent: picks are by uncertainty"
+    return Picks(
+        found.rows.numpy(),
+        scores=found.gains.numpy(),
+        weights=torch.ones(n).numpy(),
+        notes=(note,),
+    )
