@@ -1,5 +1,7 @@
 """POAL: fronts, distances and the search against their definitions, and foreign rows left out."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,13 @@ import torch
 from labelwise.errors import InputError
 from labelwise.kernels import Generator
 from labelwise.strategies import select
-from labelwise.strategies.pareto import discrepancy, front_of, fronts, search
+from labelwise.strategies.pareto import (
+    discrepancy,
+    drawn_batch,
+    front_of,
+    fronts,
+    weighed_batch,
+)
 from labelwise.strategies.poal import in_distribution_scores
 
 
@@ -97,7 +105,9 @@ def searched(aims, n, generator, most):
     for batch, _ in archive:
         shared[batch] += 1
     archive.sort(key=lambda e: -e[1][0])
-    return max(archive, key=lambda e: shared[e[0]].sum())[0], drawn
+    overlap = [shared[batch].sum() for batch, _ in archive]
+    most = [i for i, value in enumerate(overlap) if value == max(overlap)]
+    return archive[min(most, key=lambda i: abs(i - (len(archive) - 1) / 2))][0], drawn
 
 
 @pytest.mark.parametrize(
@@ -106,11 +116,46 @@ def searched(aims, n, generator, most):
 def test_the_search_is_its_definition(size, n, most, early):
     for seed in range(3):
         aims = np.random.default_rng(seed).normal(size=(size, 2))
-        found, drawn = search(aims, n, Generator(seed), most)
+        found, drawn = drawn_batch(aims, n, Generator(seed), most)
         expected, count = searched(aims, n, Generator(seed), most)
         assert found.tolist() == expected.tolist()
         assert drawn == count
         assert 2000 <= drawn < most if early else drawn == most
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_batches_best_by_some_weights_are_found_exactly(seed):
+    aims = np.random.default_rng(seed).normal(size=(9, 2))
+    every = [list(batch) for batch in combinations(range(9), 3)]
+    sums = np.array([aims[batch].sum(0) for batch in every])
+    best = set()
+    for angle in np.linspace(0, np.pi / 2, 20001):
+        best.add(int((sums @ [np.cos(angle), np.sin(angle)]).argmax()))
+    found, count = weighed_batch(aims, 3)
+    assert count == len(best)
+    shared = np.bincount(np.concatenate([every[i] for i in best]), minlength=9)
+    overlap = {tuple(every[i]): shared[every[i]].sum() for i in best}
+    assert overlap[tuple(sorted(found.tolist()))] == max(overlap.values())
+
+
+def test_few_weights_and_points_that_are_all_alike():
+    aims = np.random.default_rng(0).normal(size=(200, 2))
+    assert weighed_batch(aims, 20)[1] > weighed_batch(aims, 20, most=5)[1] == 5
+    found, count = weighed_batch(np.ones((6, 2)), 2)
+    assert (found.tolist(), count) == ([0, 1], 1)
+
+
+def test_weights_find_batches_that_dominate_random_ones():
+    probs, h, labeled, labels = open_pool()
+    more = {"probs": probs, "embeddings": h, "labeled": labeled, "labels": labels}
+    entropy = -(probs * np.log(probs)).sum(1)
+    known, _ = in_distribution_scores(h, torch.tensor(labeled), torch.tensor(labels))
+    for seed in range(3):
+        drawn, weighed = (
+            select("poal", 15, seed=seed, search=how, **more).rows for how in ("random", "weights")
+        )
+        assert entropy[weighed].sum() > entropy[drawn].sum()
+        assert known[weighed].sum() > known[drawn].sum()
 
 
 def open_pool():
@@ -138,7 +183,7 @@ def test_foreign_rows_are_left_out_where_entropy_asks_for_them():
         )
         shares.append((picks.rows >= 160).mean())
         assert (np.diff(picks.scores) <= 0).all()
-        assert picks.notes[0].endswith("rows")
+        assert picks.notes[0].endswith("rows compared")
     assert np.mean(shares) < 0.35
 
 
@@ -172,8 +217,10 @@ def test_only_the_first_fronts_are_drawn_from():
     for seed in range(5):
         picks = select("poal", 4, seed=seed, **more)
         assert set(picks) <= drawn_from
-        assert picks.notes[0].endswith(f"drawn from {len(drawn_from)} rows")
-    assert select("poal", 4, preselect=None, **more).notes[0].endswith(f"from {len(rest)} rows")
+        assert picks.notes[0].endswith(f"of {len(drawn_from)} rows compared")
+    assert (
+        select("poal", 4, preselect=None, **more).notes[0].endswith(f"of {len(rest)} rows compared")
+    )
 
 
 def test_labeled_rows_at_their_means_and_none_at_all():
@@ -194,6 +241,7 @@ def test_labeled_rows_at_their_means_and_none_at_all():
     ("option", "match"),
     [
         ({"preselect": 0}, "preselect must be"),
+        ({"search": "all"}, "search must be"),
         ({"max_draws": 0}, "max_draws must be"),
         ({"ridge": -1}, "ridge must be"),
         ({"private_classes": -1}, "private_classes must be"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ WINDOW = 10
 
 AGREE = 0.01
 """How far mean and spread of the discrepancies may range over the window at the end."""
+
+_ROUNDING = 1e-12
 
 _BANDWIDTHS = 2.0 ** np.arange(-2, 3)
 
@@ -97,7 +100,7 @@ def discrepancy(some: Floats, others: Floats) -> float:
     return float(inside - 2 * kernel[:a, a:].mean())
 
 
-def search(aims: Floats, n: int, generator: Generator, most: int) -> tuple[Ints, int]:
+def drawn_batch(aims: Floats, n: int, generator: Generator, most: int) -> tuple[Ints, int]:
     """Batches of n points drawn at random, and of those that none dominates the most typical.
 
     The aims of a batch are the sums of its points'. Every 200 draws the front is compared to
@@ -128,9 +131,61 @@ def search(aims: Floats, n: int, generator: Generator, most: int) -> tuple[Ints,
         batches, sums, done = batches[kept], sums[kept], done + count
         if _settled(sums, looks, told):
             break
-    shared = np.bincount(batches.ravel(), minlength=len(aims))
-    best: Ints = batches[shared[batches].sum(1).argmax()]
-    return best, done
+    return _typical(batches, len(aims)), done
+
+
+def weighed_batch(aims: Floats, n: int, most: int = 1000) -> tuple[Ints, int]:
+    """Of the batches that are best by some weights of the two aims, the most typical.
+
+    No other batch dominates one of these. They are found exactly: first the best by either aim;
+    then, between two neighbors, the best by the weights that make the two equal, until none is
+    better than they are.
+
+    Args:
+        aims: (M, 2), M > n; of equally good points the first is taken. n: points in a batch.
+        most: batches at the most, those farthest apart.
+
+    Returns:
+        (n,) int64 points, and how many batches were compared.
+
+    Source:
+        Aneja & Nair, "Bicriteria Transportation Problem", Management Science 1979 (the search).
+
+    >>> weighed_batch(np.array([[3.0, 0.0], [2.0, 2.0], [0.0, 3.0]]), 1)
+    (array([1]), 3)
+    """
+    first = np.lexsort((-aims[:, 1], -aims[:, 0]))[:n]
+    second = np.lexsort((-aims[:, 0], -aims[:, 1]))[:n]
+    batches = [first, second]
+    sums = [aims[batch].sum(0) for batch in batches]
+    between = deque([(0, 1)])
+    while between and len(batches) < most:
+        left, right = between.popleft()
+        weights = np.array([sums[right][1] - sums[left][1], sums[left][0] - sums[right][0]])
+        best = np.argsort(-(aims @ weights), kind="stable")[:n]
+        total = aims[best].sum(0)
+        gained = weights @ (total - sums[left])
+        if gained > _ROUNDING * n * (np.abs(weights) @ np.abs(aims).max(0)):
+            batches.append(best)
+            sums.append(total)
+            between += [(left, len(batches) - 1), (len(batches) - 1, right)]
+    if (sums[0] == sums[1]).all():
+        del batches[1], sums[1]
+    order = np.argsort([-total[0] for total in sums], kind="stable")
+    return _typical(np.array(batches)[order], len(aims)), len(batches)
+
+
+def _typical(batches: Ints, size: int) -> Ints:
+    """The batch that shares most with all; of several the one nearest the middle of the front.
+
+    Args:
+        batches: (b, n), by falling first aim. size: M.
+    """
+    shared = np.bincount(batches.ravel(), minlength=size)
+    overlap = shared[batches].sum(1)
+    most = np.flatnonzero(overlap == overlap.max())
+    best: Ints = batches[most[np.abs(2 * most - (len(batches) - 1)).argmin()]]
+    return best
 
 
 def _settled(front: Floats, looks: list[Floats], told: list[tuple[float, float]]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from labelwise.evidence import Rows, as_float, check
 from labelwise.kernels import Generator, per_row
 from labelwise.kernels.cost import Sizes, Work, score_work
 from labelwise.strategies.entropy import entropy_scores
-from labelwise.strategies.pareto import fronts, search
+from labelwise.strategies.pareto import drawn_batch, fronts, weighed_batch
 from labelwise.strategies.picks import Picks
 from labelwise.strategies.registry import strategy
 
@@ -102,7 +103,7 @@ def in_distribution_scores(
     costs="Products of N D (D + C) in float64; up to 6 n^2 random batches of n rows.",
     fails=(
         "Random batches of many rows are all alike, so the larger n the closer it is to random "
-        "among 6 n rows; without foreign rows entropy finds more."
+        "among 6 n rows (search=weights is not); without foreign rows entropy finds more."
     ),
 )
 def poal(
@@ -118,6 +119,7 @@ def poal(
     preselect: int | None = 6,
     ridge: float = 0.0,
     max_draws: int | None = None,
+    search: Literal["random", "weights"] = "random",
 ) -> Picks:
     """A batch that no other drawn one beats both in entropy and in being of known classes.
 
@@ -126,7 +128,8 @@ def poal(
     2. Candidates are kept front by front (those that no other dominates; then those that none
        of the rest does; ...) until there are ``preselect`` n.
     3. Batches of n of them are drawn at random; those that no other dominates in both sums are
-       kept. It ends when the front no longer changes; see `labelwise.strategies.pareto.search`.
+       kept. It ends when the front no longer changes; see
+       `labelwise.strategies.pareto.drawn_batch`.
     4. Of these batches the one that shares most with the others is asked for.
 
     Args:
@@ -139,6 +142,9 @@ def poal(
             6 is the authors' for networks; for small models they take 4 or 5.
         ridge: see `in_distribution_scores`; 0 is the authors'.
         max_draws: batches drawn at the most; n times the rows to draw from by default.
+        search: ``"random"`` as in the paper; ``"weights"`` compares in step 3 the batches that
+            are best by some weights of the aims instead, which are all on the true front, at most
+            1,000 of them; see `labelwise.strategies.pareto.weighed_batch`.
 
     Returns:
         Rows by falling entropy, which is their score. With no row that is known to belong, all
@@ -154,7 +160,7 @@ def poal(
         their code differs from their paper this follows the paper: the score rises with being
         familiar, batches that are dominated go, and mean and deviation are over all looks.
     """
-    _check_options(preselect, ridge, max_draws)
+    _check_options(preselect, ridge, max_draws, search)
     p = check("probs", probs)
     free = candidates.cpu()
     entropy = entropy_scores(p).cpu()[free].numpy()
@@ -169,9 +175,12 @@ def poal(
         last = int(np.searchsorted(np.cumsum(np.bincount(front)), preselect * n))
         aims, rows = aims[front <= last], rows[front <= last]
     if n < len(rows):
-        most = n * len(rows) if max_draws is None else max_draws
-        found, drawn = search(aims, n, generator, most)
-        notes.append(f"{drawn} batches drawn from {len(rows)} rows")
+        if search == "random":
+            most = n * len(rows) if max_draws is None else max_draws
+            found, count = drawn_batch(aims, n, generator, most)
+        else:
+            found, count = weighed_batch(aims, n)
+        notes.append(f"{count} batches of {len(rows)} rows compared")
         aims, rows = aims[found], rows[found]
     order = np.lexsort((generator.child("ties").uniform(rows), -aims[:, 0]))
     return Picks(rows[order], scores=aims[order, 0], notes=tuple(notes))
@@ -209,7 +218,9 @@ def _familiar(
     return found, [] if spread else [note]
 
 
-def _check_options(preselect: int | None, ridge: float, max_draws: int | None) -> None:
+def _check_options(preselect: int | None, ridge: float, max_draws: int | None, search: str) -> None:
+    if search not in ("random", "weights"):
+        raise InputError(f'search must be "random" or "weights", got {search!r}')
     for name, value in {"preselect": preselect, "max_draws": max_draws}.items():
         if value is None:
             continue
