@@ -57,8 +57,9 @@ def galaxy(
         labeled, labels: (L,) rows with labels and their classes.
         pending: what a pick of this call counts as until its label comes: ``"unknown"`` takes it
             off the line; ``"predicted"`` believes the model's prediction, and goes on bisecting.
-        turns: ``"fixed"`` goes round the classes, starting with class L mod C, as the authors'
-            code of the paper does; ``"random"`` draws a class each time, as their LabelBench does.
+        turns: ``"fixed"`` goes round the classes, as the authors' code of the paper does, starting
+            with class L mod C (theirs with 0); ``"random"`` draws a class each time, as their
+            LabelBench does.
 
     Returns:
         Rows in the order asked for, without scores. With nothing labeled all are random, and a
@@ -69,9 +70,9 @@ def galaxy(
 
     Source:
         Zhang, Katz-Samuels & Nowak, "GALAXY: Graph-based Active Learning at the Extreme", ICML
-        2022. Their code keeps l from then on, for all classes, and draws a random row each time
-        it raises it; here every pick starts at 1. O((L + n) log(L + n)) a pick, after a sort of
-        the pool for each class.
+        2022. Their code raises l once a pick, for all classes and from then on, and draws a random
+        row where that gives no path; here every pick starts at l = 1. O((L + n) log(L + n)) a
+        pick, after a sort of the pool for each class.
 
     >>> from labelwise import select
     >>> first = [0.9, 0.8, 0.6, 0.4, 0.3, 0.2, 0.1]
