@@ -20,7 +20,7 @@ from labelwise.cli import main
 from labelwise.cli.files import read_ids, read_numbers
 from labelwise.cli.options import parse_pairs, parse_size
 from labelwise.errors import InputError
-from labelwise.strategies import Picks, list_strategies, select
+from labelwise.strategies import list_strategies, select
 
 PROBS = np.array([[0.9, 0.1], [0.5, 0.5], [0.8, 0.2], [0.6, 0.4]])
 
@@ -210,6 +210,24 @@ def test_select_within_limits(run, probs, tmp_path):
     assert run("select", "--strategy", "margin", "--probs", probs, *one)[0] == 0
 
 
+def test_select_saves_pseudo_labels_apart(run, fails, probs, tmp_path):
+    out, sure = tmp_path / "picks.csv", tmp_path / "sure.csv"
+    common = ["select", "--probs", probs, "-n", 1, "--out", out]
+    ask = [*common, "--strategy", "ceal:threshold=0.65"]
+    code, _, err = run(*ask, "--pseudo-labels", sure)
+    assert code == 0, err
+    picks = select("ceal", 1, probs=PROBS, threshold=0.65)
+    assert len(picks.pseudo_rows)
+    assert read_numbers(out, "labeled").tolist() == picks.rows.tolist()
+    assert read_numbers(sure, "labeled").tolist() == picks.pseudo_rows.tolist()
+    assert sure.read_text().splitlines()[0] == "row,pseudo_label,strategy,seed"
+    assert "--pseudo-labels" in run(*ask)[2]
+    found = json.loads(run(*ask, "--json")[1])["pseudo_labels"]
+    assert found == {"row": picks.pseudo_rows.tolist(), "pseudo_label": [0] * len(found["row"])}
+    refused = fails(2, *common, "--strategy", "margin", "--pseudo-labels", sure)
+    assert "no pseudo-labels to save: margin gives none" in refused
+
+
 def test_select_says_beforehand_what_it_takes(run, probs):
     common = ["select", "--strategy", "margin", "-n", 2, "--probs", probs, "--estimate"]
     code, out, _ = run(*common)
@@ -349,10 +367,10 @@ def test_select_refuses_a_place_before_it_works(fails, probs, tmp_path):
 
 
 def test_a_disk_that_fills_up_while_picks_are_saved(fails, monkeypatch, probs, tmp_path):
-    def full(self, path):
+    def full(path, table):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(Picks, "_write_csv", full)
+    monkeypatch.setattr("labelwise.strategies.picks._write_csv", full)
     arguments = ["--strategy", "margin", "-n", 1, "--probs", probs, "--out", tmp_path / "p.csv"]
     assert "No space left" in fails(5, "select", *arguments)
     assert list(tmp_path.iterdir()) == [probs]

@@ -112,6 +112,13 @@ def select(
             metavar="FILE", help="Where to save the picks: .csv or .parquet.", show_default=False
         ),
     ] = None,
+    pseudo_labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where to save pseudo-labels, of a strategy that gives any: .csv or .parquet.",
+        ),
+    ] = None,
     ids: Annotated[
         Path | None,
         typer.Option(
@@ -169,8 +176,9 @@ def select(
     written = parse_pairs(option or [], "--option")
     if out is None and not json and not estimate:
         raise InputError("nowhere to put the picks: name a file with --out, or say --json")
-    if out is not None:
-        save_in_place(out)
+    for file in (out, pseudo_labels):
+        if file is not None:
+            save_in_place(file)
 
     from labelwise.benchmark.plan import parse_strategy
     from labelwise.cli.progress import picking
@@ -207,11 +215,15 @@ def select(
         picks = pick(entry.name, n, progress=listener, **call)
     if out is not None:
         picks.save(out)
+    if pseudo_labels is not None:
+        picks.save_pseudo_labels(pseudo_labels)
     if json:
         emit_json(_as_json(picks, out))
         return
     for line in picks.notes:
         note(f"note: {line}")
+    if picks.pseudo_rows is not None and pseudo_labels is None:
+        note("note: pseudo-labels are not among the picks: name a file with --pseudo-labels")
     say(f"{len(picks)} picks by {entry.label} in {picks.seconds:.2f} s: {out}")
 
 
@@ -274,4 +286,5 @@ def _as_json(picks: Any, out: Path | None) -> dict[str, Any]:
         "state": None if picks.state is None else dict(picks.state),
         "out": None if out is None else str(out),
         "picks": columns,
+        "pseudo_labels": {name: value.tolist() for name, value in picks.pseudo_columns().items()},
     }
