@@ -219,31 +219,14 @@ def aggregated(
         past: what is known of earlier picks. settings: the other options.
     """
     names = [arm.name for arm in arms]
-    found = taken_up(past.state, strategy=by, version=_VERSION, arms=names)
-    if found is not None and (found["scale"], found["reward"]) != (settings.scale, settings.reward):
-        raise InputError(
-            f"state is of {by} with scale {found['scale']!r} and reward {found['reward']!r}, "
-            f"and now they are {settings.scale!r} and {settings.reward!r}: pass no state to "
-            "start afresh"
-        )
-    if found is None:
-        found = _fresh(by, names, experience, settings)
-    if settings.reward == "validation" and past.validation_accuracy is None:
-        raise InputError(f"{by} with reward='validation' needs validation_accuracy=")
+    found = _begun(by, names, past, experience, settings)
     gram, moment, prior = (np.array(found[key]) for key in ("gram", "moment", "prior"))
     gram, moment = _credited(found, past, settings, gram, moment)
     weights = learned_weights(gram, moment, prior, settings.ridge)
     contexts = _contexts(arms, n, candidates, generator, settings.scale)
     covariance = settings.ridge * np.eye(len(arms)) + gram
     function = UpperConfidence(contexts, weights, covariance, settings.alpha)
-    gains = function.gains()
-    if gains.any():
-        ties = generator.of(candidates.numpy()).child("ties")
-        chosen = greedy(function, n, ties=ties)
-        at, scores = chosen.rows.numpy(), chosen.gains.numpy()
-    else:  # no arm tells one candidate from another, or no weight is known
-        at = largest(gains.numpy(), n, candidates, generator)
-        scores = gains.numpy()[at]
+    at, scores = _best(function, n, candidates, generator)
     rows = candidates.numpy()[at]
     told = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(names, weights))
     known = [] if past.labeled is None else past.labeled.tolist()
@@ -270,6 +253,42 @@ def aggregated(
             "experience": kept.to_dict(),
         },
     )
+
+
+def _begun(
+    by: str, names: list[str], past: Past, experience: Experience | None, settings: Settings
+) -> Mapping[str, Any]:
+    """The state to go on from; a fresh one at the first query.
+
+    Raises:
+        InputError: it is of other settings, or the accuracy that the reward needs is missing.
+    """
+    if settings.reward == "validation" and past.validation_accuracy is None:
+        raise InputError(f"{by} with reward='validation' needs validation_accuracy=")
+    found = taken_up(past.state, strategy=by, version=_VERSION, arms=names)
+    if found is None:
+        return _fresh(by, names, experience, settings)
+    if (found["scale"], found["reward"]) != (settings.scale, settings.reward):
+        raise InputError(
+            f"state is of {by} with scale {found['scale']!r} and reward {found['reward']!r}, "
+            f"and now they are {settings.scale!r} and {settings.reward!r}: pass no state to "
+            "start afresh"
+        )
+    return found
+
+
+def _best(
+    function: UpperConfidence, n: int, candidates: Tensor, generator: Generator
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Positions among the candidates, in pick order, and the bound of each at its pick."""
+    gains = function.gains()
+    if gains.any():
+        ties = generator.of(candidates.numpy()).child("ties")
+        chosen = greedy(function, n, ties=ties)
+        return chosen.rows.numpy(), chosen.gains.numpy()
+    # No arm tells one candidate from another, or no weight is known.
+    at = largest(gains.numpy(), n, candidates, generator)
+    return at, gains.numpy()[at]
 
 
 def _fresh(

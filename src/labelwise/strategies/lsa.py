@@ -69,7 +69,7 @@ def lsa(
             ``reward="validation"``.
         arms: strategies, joined by ``+``.
         experience: what an earlier run learned, see `Experience`: a path, or the record itself.
-            Of the same arms and scale.
+            Of the same arms and scale. With a state it is not looked at: that began with one.
         alpha: >= 0, how much the unknown is worth.
         ridge: > 0, how strongly the weights are held to the experience.
         scale: ``"zscore"`` or ``"unit"``, see
