@@ -22,15 +22,17 @@ def make(seed, size=60):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("neighbors", [1, 10, 40])
-def test_cal_is_the_divergence_of_the_nearest_labeled_rows_predictions(seed, neighbors):
+@pytest.mark.parametrize("normalize", [True, False])
+def test_cal_is_the_divergence_of_the_nearest_labeled_rows(seed, neighbors, normalize):
     p, h, labeled = make(seed)
-    expected = []
+    expected, x_of = [], h / np.linalg.norm(h, axis=1, keepdims=True) if normalize else h
     for x in range(60):
-        near = labeled[np.argsort(((h[labeled] - h[x]) ** 2).sum(1))][:neighbors]
+        near = labeled[np.argsort(((x_of[labeled] - x_of[x]) ** 2).sum(1))][:neighbors]
         expected.append(np.mean([divergence(p[row], p[x]) for row in near]))
-    scores = cal_scores(*map(torch.from_numpy, (p, h, labeled)), neighbors)
+    scores = cal_scores(*map(torch.from_numpy, (p, h, labeled)), neighbors, normalize)
     np.testing.assert_allclose(scores, expected, rtol=1e-9, atol=1e-12)
-    picks = select("cal", 7, probs=p, embeddings=h, labeled=labeled, neighbors=neighbors)
+    call = {"labeled": labeled, "neighbors": neighbors, "normalize": normalize}
+    picks = select("cal", 7, probs=p, embeddings=h, **call)
     left = np.setdiff1d(np.arange(60), labeled)
     assert picks.rows.tolist() == left[np.argsort(-np.array(expected)[left])][:7].tolist()
 
@@ -58,13 +60,13 @@ def test_the_two_ask_for_opposite_rows():
     sure, other = [0.9, 0.1], [0.1, 0.9]
     call = {"probs": [sure, other, other, sure, sure], "neighbors": 1}
     call |= {"embeddings": [[0.0], [9.0], [0.1], [0.3], [0.35]], "labeled": [0, 1]}
-    assert select("cal", 1, **call).rows == [2]
+    assert select("cal", 1, **call, normalize=False).rows == [2]
     assert set(select("cal_lowest", 2, **call)) == {3, 4}
 
 
 def test_probabilities_of_zero_leave_numbers():
     p = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
-    h = torch.arange(3.0)[:, None]
+    h = torch.arange(1.0, 4.0)[:, None]
     scores = cal_scores(p, h, torch.tensor([0]))
     assert scores.tolist() == [0.0, pytest.approx(126 * np.log(2)), pytest.approx(np.log(2))]
     assert cal_lowest_scores(p, h).isfinite().all()

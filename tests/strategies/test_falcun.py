@@ -8,36 +8,52 @@ from labelwise.kernels import Generator, derive
 from labelwise.strategies import select
 
 
-def by_definition(probs, left, n, gamma, seed):
+def by_definition(probs, left, n, gamma, seed, scaled):
     """Uncertainty plus diversity, to the power gamma, drawn as the largest perturbed log."""
     ordered = np.sort(probs, 1)
     u = 1 - (ordered[:, -1] - ordered[:, -2])
     d, picks, scores = u.copy(), [], []
     stream = Generator(derive(seed, "falcun")).child("draws")
     for turn in range(n):
-        chances = (u + d) ** gamma
-        chances[picks] = 0
-        keys = np.full(len(probs), -np.inf)
         may = [row for row in left if row not in picks]
-        keys[may] = np.log(chances[may]) + stream.gumbel(np.array(may), draw=turn)
+        to_one = d
+        if scaled == "draw":
+            to_one = (d - d[may].min()) / (d[may].max() - d[may].min())
+        keys = np.full(len(probs), -np.inf)
+        keys[may] = gamma * np.log((u + to_one)[may])
+        keys[may] += stream.gumbel(np.array(may), draw=turn)
         picks.append(int(keys.argmax()))
-        scores.append((u + d)[picks[-1]])
+        scores.append((u + to_one)[picks[-1]])
         d = np.minimum(d, np.abs(probs - probs[picks[-1]]).sum(1))
-        some = d[left]
-        d = (d - some.min()) / (some.max() - some.min())
+        if scaled == "kept":
+            d = (d - d[left].min()) / (d[left].max() - d[left].min())
     return picks, scores
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("gamma", [1.0, 10.0])
-def test_falcun_is_its_definition(seed, gamma):
+@pytest.mark.parametrize("scaled", ["draw", "kept"])
+def test_falcun_is_its_definition(seed, gamma, scaled):
     rng = np.random.default_rng(seed)
     probs = rng.dirichlet(np.ones(4), size=60)
     left = np.sort(rng.permutation(60)[:45])
-    picks = select("falcun", 15, probs=probs, candidates=left, gamma=gamma, seed=seed)
-    rows, scores = by_definition(probs, left, 15, gamma, seed)
+    call = {"candidates": left, "gamma": gamma, "seed": seed, "scaled": scaled}
+    picks = select("falcun", 15, probs=probs, **call)
+    rows, scores = by_definition(probs, left, 15, gamma, seed, scaled)
     assert picks.rows.tolist() == rows
     np.testing.assert_allclose(picks.scores, scores, rtol=1e-9)
+
+
+def test_copies_of_what_is_drawn_are_drawn_uniformly():
+    """Uncertain copies have no diversity left, and no more chance than certain ones."""
+    probs = np.array([[0.5, 0.5]] * 4 + [[1.0, 0.0]] * 4)
+    third = []
+    for seed in range(200):
+        picks = select("falcun", 3, probs=probs, seed=seed)
+        assert picks.rows[0] < 4
+        assert picks.scores.tolist() == [2, 0, 0]
+        third.append(picks.rows[2])
+    assert 60 < (np.array(third) < 4).sum() < 140
 
 
 def test_near_copies_of_a_pick_fall_behind():
@@ -55,3 +71,5 @@ def test_a_power_of_zero_is_uniform():
     assert np.bincount(first, minlength=3).min() > 70
     with pytest.raises(InputError, match="gamma must be a number >= 0"):
         select("falcun", 1, probs=probs, gamma=-1)
+    with pytest.raises(InputError, match='scaled must be "draw" or "kept"'):
+        select("falcun", 1, probs=probs, scaled="no")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from labelwise.errors import InputError
 from labelwise.evidence import Rows, as_float, check
-from labelwise.kernels import Chosen, Euclidean, Generator, nearest_neighbors, per_row
+from labelwise.kernels import Chosen, Cosine, Euclidean, Generator, nearest_neighbors, per_row
 from labelwise.kernels.cost import Sizes, Work, score_work
 from labelwise.strategies.pickers import Picker, pick
 from labelwise.strategies.picks import Picks
@@ -31,7 +31,11 @@ def cal_work(sizes: Sizes) -> Work:
 
 
 def cal_scores(
-    probs: Rows | Tensor, embeddings: Rows | Tensor, labeled: Tensor, neighbors: int = 10
+    probs: Rows | Tensor,
+    embeddings: Rows | Tensor,
+    labeled: Tensor,
+    neighbors: int = 10,
+    normalize: bool = True,
 ) -> Tensor:
     """The mean divergence of each prediction from those of its nearest labeled rows.
 
@@ -39,6 +43,7 @@ def cal_scores(
         probs: (N, C). embeddings: (N, D).
         labeled: (L,) int64 rows that have labels; their labels play no part.
         neighbors: how many of them, the nearest by the Euclidean distance; all if L is less.
+        normalize: divide each embedding by its length first, as the authors' code does.
 
     Returns:
         (N,) float64 >= 0, in nats: ``mean over neighbors l of KL(p_l || p_x)``. Larger = asked
@@ -50,7 +55,7 @@ def cal_scores(
         Examples", EMNLP 2021.
 
     >>> probs = torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.9, 0.1]])
-    >>> cal_scores(probs, torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([0]))
+    >>> cal_scores(probs, torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([0]))
     tensor([0.0000, 0.0000, 0.5108], dtype=torch.float64)
     """
     check_neighbors(neighbors)
@@ -59,7 +64,7 @@ def cal_scores(
     known = labeled.cpu().sort().values
     if not len(known):
         return torch.zeros(len(p), dtype=torch.float64)
-    points = Euclidean(Rows(h.take(known), "embeddings"))
+    points = (Cosine if normalize else Euclidean)(Rows(h.take(known), "labeled embeddings"))
     theirs = as_float(p.take(known))
     k = min(neighbors, len(known))
 
@@ -112,6 +117,7 @@ def cal(
     candidates: Tensor,
     generator: Generator,
     neighbors: int = 10,
+    normalize: bool = True,
     picker: str | Picker = "top",
 ) -> Chosen | Picks:
     """The n candidates with the largest `cal_scores`: the model tells them from like rows.
@@ -124,9 +130,10 @@ def cal(
         labeled: (L,) rows that have labels. With none there is nothing to contrast with: all
             scores are 0, ties are drawn at random, and the notes say so.
         neighbors: labeled rows to compare with; 10 is the authors'.
+        normalize: see `cal_scores`.
     """
     have = torch.zeros(0, dtype=torch.int64) if labeled is None else labeled
-    scores = cal_scores(probs, embeddings, have, neighbors)
+    scores = cal_scores(probs, embeddings, have, neighbors, normalize)
     found = pick(scores, n=n, candidates=candidates, generator=generator, picker=picker)
     if len(have):
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -44,23 +45,28 @@ def falcun(
     candidates: Tensor,
     generator: Generator,
     gamma: float = 10.0,
+    scaled: Literal["draw", "kept"] = "draw",
 ) -> Chosen:
     """Draw in turn a candidate with chances proportional to ``(u + d) ** gamma``.
 
-    u is the uncertainty ``1 - (first - second)``. d, the diversity, is u at first; after every
-    draw it becomes the lesser of itself and the sum of absolute differences to the prediction
-    drawn, and then all of it is scaled to 0..1 over the candidates, drawn ones included. Where
-    no candidate has a chance, they are drawn uniformly.
+    u is the uncertainty ``1 - (first - second)``. d, the diversity, is u at first, and after
+    every draw the lesser of itself and the sum of absolute differences to the prediction drawn.
+    For every draw it is scaled to 0..1 over the candidates not drawn yet. Once all of these have
+    a diversity of 0 they are drawn uniformly.
 
     Args:
         probs: (N, C), C >= 2.
         gamma: >= 0: 0 draws uniformly, large values take the largest. 10 is the authors'.
+        scaled: ``"draw"`` as above and in the authors' code; ``"kept"`` scales after every draw,
+            over all candidates, and what is scaled goes on to the next draw, as another reading
+            of the paper has it.
 
     Returns:
-        Rows in the order drawn; the score of each is u + d when it was drawn.
+        Rows in the order drawn; the score of each is u + d when it was drawn, 0 where the draw
+        was uniform for want of diversity.
 
     Raises:
-        InputError: a single class, or gamma out of range.
+        InputError: a single class, or an option out of range.
 
     Source:
         Gilhuber, Beer, Ma & Seidl, "FALCUN: A Simple and Efficient Deep Active Learning
@@ -73,6 +79,8 @@ def falcun(
     """
     if isinstance(gamma, bool) or not isinstance(gamma, int | float) or not 0 <= gamma < math.inf:
         raise InputError(f"gamma must be a number >= 0, got {gamma!r}")
+    if scaled not in ("draw", "kept"):
+        raise InputError(f'scaled must be "draw" or "kept", got {scaled!r}')
     rows, at = check("probs", probs), candidates.cpu()
     unsure = margin_scores(rows).cpu()[at].clamp(min=0).numpy()
     some = rows if len(at) == len(rows) else rows.subset(at)
@@ -81,17 +89,24 @@ def falcun(
     picks: list[int] = []
     scores: list[float] = []
     for turn in range(n):
-        relevance = unsure + diverse
-        noise = stream.gumbel(at.numpy(), draw=turn)
-        best = _drawn(relevance, left, gamma, noise)
+        relevance = unsure + (_to_one(diverse, left) if scaled == "draw" else diverse)
+        if scaled == "draw" and not (diverse[left] > 0).any():
+            relevance = np.zeros(len(at))
+        best = _drawn(relevance, left, gamma, stream.gumbel(at.numpy(), draw=turn))
         picks.append(best)
         scores.append(float(relevance[best]))
         left[best] = False
         if turn + 1 < n:
             diverse = np.minimum(diverse, differences(some, best).cpu().numpy())
-            low, high = diverse.min(), diverse.max()
-            diverse = (diverse - low) / (high - low) if high > low else np.zeros(len(at))
+            if scaled == "kept":
+                diverse = _to_one(diverse, np.ones_like(left))
     return Chosen(at[torch.tensor(picks)], torch.tensor(scores, dtype=torch.float64))
+
+
+def _to_one(values: NDArray[np.float64], over: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Values scaled so that some of them fill 0..1; all 0 where these are all the same."""
+    low, high = values[over].min(), values[over].max()
+    return (values - low) / (high - low) if high > low else np.zeros(len(values))
 
 
 def _drawn(
@@ -101,11 +116,11 @@ def _drawn(
     noise: NDArray[np.float64],
 ) -> int:
     """Which of those left is drawn by ``relevance ** gamma``: the largest perturbed log."""
-    may = left & (relevance > 0) if gamma > 0 else left
-    if not may.any():
+    may = left & (relevance > 0)
+    if gamma == 0 or not may.any():
         return int(np.where(left, noise, -np.inf).argmax())
     keys = np.full(len(relevance), -np.inf)
-    keys[may] = gamma * np.log(relevance[may]) + noise[may] if gamma > 0 else noise[may]
+    keys[may] = gamma * np.log(relevance[may]) + noise[may]
     return int(keys.argmax())
 
 
