@@ -21,7 +21,7 @@ class ByDefinition:
     def __init__(self, phi, spread, n, alpha, beta, labeled=LABELED):
         pool = np.setdiff1d(np.arange(len(phi)), labeled)
         self.pool, self.phi, self.n = pool, phi[pool], n
-        self.bonus = alpha * (len(pool) / n) ** 2 * spread[pool]
+        self.bonus = alpha * spread[pool]
         self.beta = beta * np.square(self.phi).sum(1).mean()
         self.target = self.phi.sum(0)
 
@@ -79,7 +79,7 @@ class ByDefinition:
 
 
 @pytest.mark.parametrize("space", ["gradient", "draws"])
-@pytest.mark.parametrize(("alpha", "beta"), [(0.1, 0.1), (0.0, 0.0), (5.0, 2.0)])
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 0.1), (3.0, 0.1), (0.0, 0.0), (150.0, 2.0)])
 def test_it_is_its_definition(space, alpha, beta):
     for seed in range(3):
         probs, h, draws = case(seed)

@@ -155,7 +155,7 @@ def sparse_greedy(
     generator: Generator,
     memory: int | None = None,
     progress: Progress | None = None,
-    alpha: float = 0.1,
+    alpha: float = 1.0,
     beta: float = 0.1,
     refit: bool = True,
 ) -> Picks:
@@ -169,8 +169,9 @@ def sparse_greedy(
 
     Args:
         probs: (N, C). embeddings: (N, D), the input of the last layer. labeled: (L,).
-        alpha: what uncertainty counts for, >= 0, in units of (M / n)^2 with M rows without
-            labels: a pick stands for about M / n of them. 0 is representation alone.
+        alpha: what uncertainty counts for, >= 0. At 1 it counts as it does in the expected
+            squared error, where representation decides while a pick stands for many rows; at
+            a hundredth of (M / n)^2, with M rows without labels, both do.
         beta: >= 0, in units of the mean |phi|^2.
         refit: fit all weights again at each pick. False leaves them as they were first set.
 
@@ -188,7 +189,7 @@ def sparse_greedy(
     Source:
         Shen, Jiang, Zhang & Koyejo, "Batch Active Learning from the Perspective of Sparse
         Approximation", 2022 (arXiv 2211.00246). The authors published no code and no values of
-        alpha and beta, and the units, the defaults and the refit are ours. Under the model's own
+        alpha and beta: beta's unit, the defaults and the refit are ours. Under the model's own
         labels gradients average to 0, so theirs comes from a window about the weights, ours is
         at the predicted label.
 
@@ -201,7 +202,6 @@ def sparse_greedy(
         probs,
         embeddings,
         labeled,
-        n=n,
         candidates=candidates,
         alpha=alpha,
         beta=beta,

@@ -41,7 +41,7 @@ def sparse_greedy_draws(
     generator: Generator,
     memory: int | None = None,
     progress: Progress | None = None,
-    alpha: float = 0.1,
+    alpha: float = 1.0,
     beta: float = 0.1,
     refit: bool = True,
 ) -> Picks:
@@ -72,7 +72,7 @@ def sparse_greedy_draws(
     >>> select("sparse_greedy_draws", 1, draws=draws).rows
     array([0])
     """
-    problem = draws_problem(draws, labeled, n=n, candidates=candidates, alpha=alpha, beta=beta)
+    problem = draws_problem(draws, labeled, candidates=candidates, alpha=alpha, beta=beta)
     return greedy_picks(
         problem,
         n,

@@ -201,7 +201,7 @@ def sparse_iht(
     n: int,
     candidates: Tensor,
     generator: Generator,
-    alpha: float = 0.1,
+    alpha: float = 1.0,
     beta: float = 0.1,
     tol: float = 1e-5,
     steps: int = 300,
@@ -238,10 +238,10 @@ def sparse_iht(
 
     >>> from labelwise import select
     >>> given = {"probs": [[0.9, 0.1], [0.5, 0.5], [0.8, 0.2]], "embeddings": [[1], [2], [3]]}
-    >>> select("sparse_iht", 1, **given).rows, select("sparse_iht", 1, **given, alpha=1).rows
+    >>> select("sparse_iht", 1, **given).rows, select("sparse_iht", 1, **given, alpha=9).rows
     (array([1]), array([2]))
     """
     problem = gradient_problem(
-        probs, embeddings, labeled, n=n, candidates=candidates, alpha=alpha, beta=beta
+        probs, embeddings, labeled, candidates=candidates, alpha=alpha, beta=beta
     )
     return iht_picks(problem, n, candidates=candidates, generator=generator, tol=tol, steps=steps)

@@ -39,7 +39,7 @@ def sparse_iht_draws(
     n: int,
     candidates: Tensor,
     generator: Generator,
-    alpha: float = 0.1,
+    alpha: float = 1.0,
     beta: float = 0.1,
     tol: float = 1e-5,
     steps: int = 300,
@@ -68,5 +68,5 @@ def sparse_iht_draws(
     >>> select("sparse_iht_draws", 1, draws=draws).rows
     array([0])
     """
-    problem = draws_problem(draws, labeled, n=n, candidates=candidates, alpha=alpha, beta=beta)
+    problem = draws_problem(draws, labeled, candidates=candidates, alpha=alpha, beta=beta)
     return iht_picks(problem, n, candidates=candidates, generator=generator, tol=tol, steps=steps)

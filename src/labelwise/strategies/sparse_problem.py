@@ -106,7 +106,6 @@ def gradient_problem(
     embeddings: Rows,
     labeled: Tensor | None,
     *,
-    n: int,
     candidates: Tensor,
     alpha: float,
     beta: float,
@@ -116,7 +115,7 @@ def gradient_problem(
 
     Args:
         probs: (N, C). embeddings: (N, D). labeled: (L,).
-        n, candidates, alpha, beta: see `draws_problem`.
+        candidates, alpha, beta: see `draws_problem`.
 
     Raises:
         InputError: a knob out of range.
@@ -124,14 +123,13 @@ def gradient_problem(
     """
     p, h = check("probs", probs), check("embeddings", embeddings)
     geometry = GradientEmbedding(p, h, bias=True, hold=hold_limit(memory))
-    return _problem(geometry, gradient_spread(p, h), labeled, n, candidates, alpha, beta)
+    return _problem(geometry, gradient_spread(p, h), labeled, candidates, alpha, beta)
 
 
 def draws_problem(
     draws: Rows,
     labeled: Tensor | None,
     *,
-    n: int,
     candidates: Tensor,
     alpha: float,
     beta: float,
@@ -140,22 +138,20 @@ def draws_problem(
 
     Args:
         draws: (S, N, C). labeled: (L,).
-        n: how many picks. candidates: rows that may be picked.
-        alpha: in units of (M / n)^2, M the rows without labels. beta: in units of the mean
-            |phi|^2.
+        candidates: rows that may be picked.
+        alpha: as it is in the formula. beta: in units of the mean |phi|^2.
 
     Raises:
         InputError: a knob out of range.
     """
     phi, spread = loss_vectors(draws)
-    return _problem(Euclidean(phi, shift=False), spread, labeled, n, candidates, alpha, beta)
+    return _problem(Euclidean(phi, shift=False), spread, labeled, candidates, alpha, beta)
 
 
 def _problem(
     geometry: Geometry,
     spread: Tensor,
     labeled: Tensor | None,
-    n: int,
     candidates: Tensor,
     alpha: float,
     beta: float,
@@ -177,7 +173,7 @@ def _problem(
         linear.total() if len(pool) == len(geometry) else linear.total(pool),
         norms,
         spread.to(geometry.device),
-        alpha * (len(pool) / n) ** 2,
+        alpha,
         beta * float(norms[pool.to(norms.device)].mean()),
     )
 
