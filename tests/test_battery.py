@@ -30,6 +30,7 @@ NEEDS_TWO_CLASSES = {
     "tailor",
     "auto",
     "falcun",
+    "activelab",
     "cluster_margin",
     "direct",
     "galaxy",
