@@ -19,7 +19,7 @@ def outer(away, h):
     return (away[:, :, None] * np.c_[h, np.ones(len(h))][:, None]).reshape(len(h), -1)
 
 
-def by_definition(probs, h, validation, n, lr, candidates, labeled=None, first=1.0):
+def by_definition(probs, h, validation, n, lr, candidates, labeled=None, first=1.0, diversity=0.0):
     """Steps of the whole head, logits anew at every pick."""
     one = np.eye(probs.shape[1])
     g = outer(probs - one[probs.argmax(1)], h)
@@ -33,6 +33,8 @@ def by_definition(probs, h, validation, n, lr, candidates, labeled=None, first=1
         moved = np.log(vp) + np.c_[vh, np.ones(len(vh))] @ head.reshape(len(one), -1).T
         along = outer(softmax(moved) - one[vy], vh).mean(0)
         gain = g @ along
+        for row in picked:
+            gain -= diversity * np.exp(-np.square(g - g[row]).sum(1) / 2)
         best = max(set(candidates) - set(picked), key=lambda row: gain[row])
         picked.append(best)
         gains.append(gain[best])
@@ -96,10 +98,23 @@ def test_bounds_leave_the_picks_as_they_are(lr, monkeypatch):
     probs[1500:], h[1500:] = probs[:1500], h[:1500]
     rows, gains = by_definition(probs, h, tuple(query().values()), 12, lr, range(3000))
     for close in ((1024, 1 / 64), (8, 0.0)):
-        monkeypatch.setattr("labelwise.strategies.glister._CLOSE", close)
+        monkeypatch.setattr("labelwise.strategies.validation_gain._CLOSE", close)
         picks = select("glister", 12, probs=probs, embeddings=h, lr=lr, **query())
         assert (picks.rows % 1500).tolist() == [row % 1500 for row in rows]
         assert picks.scores == pytest.approx(gains, rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [40, 3000])
+@pytest.mark.parametrize("lr", [0.001, 0.2])
+def test_likeness_to_earlier_picks_costs(size, lr):
+    probs, h = case(2, size)
+    validation = tuple(query().values())
+    rows, gains = by_definition(probs, h, validation, 9, lr, range(size), diversity=0.3)
+    picks = select("glister", 9, probs=probs, embeddings=h, lr=lr, diversity=0.3, **query())
+    assert picks.rows.tolist() == rows
+    assert picks.scores == pytest.approx(gains, rel=1e-3, abs=1e-5)
+    plain = select("glister", 9, probs=probs, embeddings=h, lr=lr, **query())
+    assert plain.rows.tolist() != rows
 
 
 def test_some_picks_at_random():
@@ -135,6 +150,8 @@ def test_what_is_refused():
     call = {"probs": probs, "embeddings": h}
     with pytest.raises(InputError, match="lr must be"):
         select("glister", 1, **call, lr=0)
+    with pytest.raises(InputError, match="diversity must be"):
+        select("glister", 1, **call, diversity=-1)
     with pytest.raises(InputError, match="random_share must be"):
         select("glister", 1, **call, random_share=1.0)
     with pytest.raises(InputError, match="did you mean labeled"):
