@@ -150,6 +150,7 @@ class TestEveryStrategy:
         assert picks.scores is None or (
             picks.scores.shape == (9,) and not np.isnan(picks.scores).any()
         )
+        assert picks.weights is None or (picks.weights > 0).all()
 
     def test_same_seed_same_picks(self, name, pool, labeled):
         one, two = (ask(name, 12, pool, labeled=labeled, seed=3) for _ in range(2))
