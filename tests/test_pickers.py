@@ -182,6 +182,7 @@ def test_pick_takes_names_functions_and_partials():
 
 
 def test_every_picker_has_one_name_and_a_signature():
-    assert list(PICKERS) == ["top", "power", "softmax", "soft_rank", "per_class", "per_cluster"]
+    plain = ["top", "power", "softmax", "soft_rank"]
+    assert list(PICKERS) == [*plain, "per_class", "per_cluster", "per_cost"]
     assert picker_signature("per_cluster").needs == ("embeddings",)
     assert dict(picker_signature("power").options) == {"beta": 1.0}
