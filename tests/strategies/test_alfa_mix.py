@@ -7,6 +7,7 @@ import torch
 from labelwise.errors import InputError
 from labelwise.strategies import select
 from labelwise.strategies.alfa_mix import class_means, flip_caps
+from labelwise.strategies.learned_mixture import flips_on_the_way
 
 
 def softmax(z):
@@ -114,11 +115,53 @@ def test_the_rest_is_drawn_at_random_and_said():
     assert not drawn[: 70 - drawn.sum()].any()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_learned_mixtures_are_those_of_adam(seed):
+    """Five fresh first steps of torch's own Adam, through its own derivatives."""
+    h, w, b, labeled = make(seed)
+    z, weight = torch.from_numpy(h @ w.T + b), torch.from_numpy(w)
+    away = torch.from_numpy(h[labeled].mean(0) - h)
+    start = torch.from_numpy(np.random.default_rng(seed).normal(size=h.shape))
+    best, some = z.argmax(1), 0
+    for cap in (0.03125, 0.1, 0.3, 0.6):
+        share = (cap / 2 + cap / 2 * start).clamp(1e-8, cap)
+        flipped = torch.zeros(len(h), dtype=torch.bool)
+        for turn in range(5):
+            share = share.detach().requires_grad_()
+            adam = torch.optim.Adam([share], lr=0.1 if turn < 10 / 3 else 0.01)
+            mixed = z + (share * away) @ weight.T
+            flipped |= mixed.argmax(1) != best
+            loss = torch.nn.functional.cross_entropy(mixed, best, reduction="none")
+            (0.01 * share.norm(dim=1) - loss).sum().backward()
+            adam.step()
+            share = share.detach().clamp(1e-8, cap)
+        assert flips_on_the_way(z, away, weight, cap, start).tolist() == flipped.tolist()
+        some += int(flipped.sum())
+    assert 0 < some < 4 * len(h)
+
+
+def test_the_cap_of_learned_mixtures_rises_until_more_than_n_flip():
+    """Row h flips once a share of |h| / (10 + |h|) is mixed in, which the steps always reach."""
+    h = np.array([10.0, -10.0, 1.0, -1.0, 2.0, 3.0, 5.0])[:, None]
+    call = {"embeddings": h, "head_weight": [[0.1], [-0.1]], "labeled": [0, 1], "labels": [0, 1]}
+    call |= {"cap": 0.1, "normalize": False, "mixture": "learned"}
+    picks = select("alfa_mix", 1, **call)
+    assert picks.rows[0] in (2, 3)
+    assert picks.scores.tolist() == [-0.1]
+    assert picks.notes == ("2 candidates flip with at most 0.1 mixed in",)
+    assert select("alfa_mix", 2, **call).notes == ("3 candidates flip with at most 0.2 mixed in",)
+    levels = select("alfa_mix", 5, **call)
+    order = levels.scores[np.argsort(levels.rows)]
+    np.testing.assert_allclose(order, [-0.1, -0.1, -0.2, -0.3, -0.4])
+
+
 def test_options_out_of_range():
     h, w, b, _ = make(0)
     call = {"logits": h @ w.T + b, "embeddings": h, "head_weight": w}
     for cap in (0, 1.5, True):
         with pytest.raises(InputError, match="cap must be a number in"):
             select("alfa_mix", 2, cap=cap, **call)
+    with pytest.raises(InputError, match="mixture must be"):
+        select("alfa_mix", 2, mixture="best", **call)
     with pytest.raises(InputError, match="iterations must be a whole number"):
         select("alfa_mix", 2, iterations=-1, **call)

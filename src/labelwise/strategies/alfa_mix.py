@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,10 +14,12 @@ from labelwise.evidence import Rows, as_float, check
 from labelwise.kernels import Cosine, Euclidean, Generator, kmeans, per_row
 from labelwise.kernels.cost import Sizes, Work, kmeans_work, score_work
 from labelwise.strategies.kmeans import nearest_members
+from labelwise.strategies.learned_mixture import learned_caps
 from labelwise.strategies.picks import Picks
 from labelwise.strategies.registry import strategy
 
 _ENTRIES = 1 << 21
+_CAPS = {"closed form": 0.2, "learned": 0.03125}
 
 
 def alfa_mix_work(sizes: Sizes) -> Work:
@@ -53,7 +56,8 @@ def alfa_mix(
     n: int,
     candidates: Tensor,
     generator: Generator,
-    cap: float = 0.2,
+    mixture: Literal["closed form", "learned"] = "closed form",
+    cap: float | None = None,
     normalize: bool = True,
     iterations: int = 100,
 ) -> Picks:
@@ -61,27 +65,29 @@ def alfa_mix(
 
     1. The anchors are the mean embeddings of the labeled rows of each class, and that of all
        labeled rows if a class has none (or no labels are given).
-    2. Candidates are those that `flip_caps` says flip at ``cap``; while they are not more than
-       n, at twice the cap, three times, and so on until that is 1 or more.
+    2. Candidates are those that flip with at most ``cap`` of an anchor mixed in, see
+       `flip_caps`; while they are not more than n, with at most twice the cap, three times,
+       and so on until that is 1 or more.
     3. k-means with n clusters of those gives one row each, the nearest to its center. If there
        are fewer than n they are all picked and the rest is drawn at random; the notes say so.
-
-    The mixture is the closed form of the paper. The authors' code can also learn it, by five
-    steps of Adam for each row and anchor; that is not offered here.
 
     Args:
         logits: (N, C). embeddings: (N, D), the input of the last layer.
         head_weight: (C, D), the last layer's weight.
         labeled, labels: (L,) rows that have labels, and their classes. With none there are no
             anchors, and all picks are drawn at random.
+        mixture: the ``"closed form"`` of the paper, or ``"learned"`` for each row, anchor and
+            cap in turn, which the example in the authors' code runs; it takes 20 N A C D
+            operations a cap for A anchors, see `learned_caps`.
         cap: in (0, 1], how much of an anchor may be mixed in, and the step by which it rises.
-            0.2 is what the authors name for the closed form.
+            By default 0.2 for the closed form and 0.03125 for the other, as the authors have it.
         normalize: divide the embeddings by their length before k-means, as the authors do.
         iterations: of k-means, at the most.
 
     Returns:
         Rows, the nearest to its center first among clusters' first picks, then those drawn; the
-        score is minus the cap from which a row flips, minus infinity for none.
+        score is minus the cap from which a row flips (at which it was seen to, if learned),
+        minus infinity for none.
 
     Raises:
         InputError: an option out of range, or a zero row when normalizing.
@@ -90,11 +96,18 @@ def alfa_mix(
         Parvaneh, Abbasnejad, Teney, Haffari, van den Hengel & Shi, "Active Learning by Feature
         Mixing", CVPR 2022.
     """
-    _check_options(cap, iterations)
-    anchors = class_means(embeddings, labeled, labels, logits.shape[1])
-    caps = flip_caps(logits, embeddings, head_weight, anchors).cpu()
+    cap = _check_options(mixture, cap, iterations)
     able = candidates.cpu()
-    flips, level = _flipping(caps[able], n, cap)
+    anchors = class_means(embeddings, labeled, labels, logits.shape[1])
+    if mixture == "learned":
+        weight = head_weight.tensor().to(anchors)
+        caps, level = learned_caps(
+            logits, embeddings, weight, anchors, able, enough=n, cap=cap, generator=generator
+        )
+        flips = caps <= level
+    else:
+        caps = flip_caps(logits, embeddings, head_weight, anchors).cpu()[able]
+        flips, level = _flipping(caps, n, cap)
     kept, rest = able[flips], able[~flips].numpy()
     count = min(n, len(kept))
     notes = [f"{len(kept)} candidates flip with at most {level:.4g} mixed in"]
@@ -109,7 +122,9 @@ def alfa_mix(
         noise = generator.child("rest").uniform(rest)
         rows = np.concatenate([rows, rest[np.argsort(noise, kind="stable")[: n - count]]])
         notes.append(f"{n - count} of {n} picks are drawn at random")
-    return Picks(rows, scores=-caps[rows].numpy(), notes=tuple(notes))
+    scores = torch.full((len(embeddings),), -torch.inf, dtype=torch.float64)
+    scores[able] = -caps
+    return Picks(rows, scores=scores[rows].numpy(), notes=tuple(notes))
 
 
 def flip_caps(
@@ -230,8 +245,13 @@ def _flipping(caps: Tensor, n: int, cap: float) -> tuple[Tensor, float]:
     return caps < times * cap, times * cap
 
 
-def _check_options(cap: float, iterations: int) -> None:
+def _check_options(mixture: str, cap: float | None, iterations: int) -> float:
+    """The cap to start with."""
+    if mixture not in _CAPS:
+        raise InputError(f'mixture must be "closed form" or "learned", got {mixture!r}')
+    cap = _CAPS[mixture] if cap is None else cap
     if isinstance(cap, bool) or not isinstance(cap, int | float) or not 0 < cap <= 1:
         raise InputError(f"cap must be a number in (0, 1], got {cap!r}")
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
         raise InputError(f"iterations must be a whole number >= 0, got {iterations!r}")
+    return cap
