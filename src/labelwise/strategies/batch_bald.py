@@ -49,8 +49,8 @@ def batch_bald_work(sizes: Sizes) -> Work:
     cite="Kirsch et al., NeurIPS 2019",
     cost=batch_bald_work,
     costs=(
-        "2 S C operations and C logarithms for each gain and each of up to num_samples "
-        "labelings; 32 num_samples (S + C) bytes."
+        "2 S C operations and C logarithms for each gain and labeling: for the pool over 64 "
+        "groups of labelings a pick, for some rows over all; 64 num_samples (S + C) bytes."
     ),
     fails=(
         "Batches of more than log S nats (a few dozen rows with tens of draws): the rest is "
