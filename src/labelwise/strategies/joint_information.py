@@ -134,7 +134,7 @@ class JointInformation(SetFunction):
             together, surprise = (x[:size].view(len(posterior), -1) for x in self._scratch)
             torch.mm(posterior, wide, out=together)
             # Several times faster than xlogy, and the same: 0 times the log of what is not 0.
-            torch.log(together.clamp_min_(_SMALLEST), out=surprise).mul_(together)
+            torch.clamp_min(together, _SMALLEST, out=surprise).log_().mul_(together)
             label = 0.0 - (chance @ surprise).view(-1, classes).sum(1)
             return (label - entropy_of(probs) @ (chance @ posterior)).clamp_min_(0)
 
