@@ -26,21 +26,22 @@ _AGREE = 1e-12
 
 
 def batch_bald_work(sizes: Sizes) -> Work:
-    """Gains over up to 40,000 configurations: of a few rows a pick, or of the pool each pick."""
+    """At every pick bounds for the pool over few groups of labelings, gains for some rows."""
     classes, samples = max(2, sizes.classes), max(1, sizes.draws)
-    exact = int(math.log(SAMPLES, classes)) + 1
-    configurations = float(sum(classes**i for i in range(min(sizes.n, exact))))
-    # All that the draws can tell is soon told, and few sampled configurations are then asked.
-    sampled = max(0, sizes.n - exact)
-    least = configurations + sampled
-    most = configurations + SAMPLES * sampled
+    sampled = max(0, sizes.n - int(math.log(SAMPLES, classes)) - 1)
+    # Groups are made where they pay; of the labelings few are soon all that tell anything.
+    screened = sizes.rows * classes >= 4 * 64 * samples
+    share = 0.03 if screened else 1.0
+    least = sampled * classes * (0.02 * 64 * sizes.rows + 0.002 * SAMPLES)
+    most = sizes.n * classes * sizes.rows * (64 + 0.2 * 512 + share * SAMPLES)
+    groups = 2.0 * sizes.n * SAMPLES * 576 * samples
     held = 8.0 * SAMPLES * (samples + classes)
     work = Work(
-        products=(2 * samples * classes * least, 2 * samples * classes * most * sizes.rows),
+        products=(2 * samples * least, 2 * samples * most + groups),
         passes=(2, 4),
-        numbers=(classes * least, 10 * classes * most * sizes.rows),
+        numbers=(least, 5 * most + groups),
         steps=(sizes.n, 100.0 * sizes.n),
-        held=(8.0 * sizes.rows, 100.0 * sizes.rows + 6 * held + 1.5e8),
+        held=(8.0 * sizes.rows + held, 100.0 * sizes.rows + 8 * held + 1.5e8),
     )
     return work + score_work(sizes)
 
