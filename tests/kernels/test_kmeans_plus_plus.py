@@ -157,3 +157,24 @@ def test_nonsense_is_refused():
         kmeans_plus_plus(g, 1, generator=Generator(0), trials=0)
     with pytest.raises(InputError, match=r"n must be in 1\.\.3"):
         kmeans_plus_plus(g, 4, generator=Generator(0))
+
+
+def test_two_clumps_whose_rows_all_but_coincide(monkeypatch):
+    """Once both have a center all stale bounds are a million times the distances that are left."""
+    rng = np.random.default_rng(0)
+    scale = 10.0 ** rng.uniform(-9, -5, size=(2000, 1))
+    x = (np.arange(2000) % 2 * 10.0)[:, None] + scale * rng.normal(size=(2000, 16))
+    asked = []
+    arrivals = Generator.arrivals
+
+    def counted(self, *args, **kwargs):
+        asked.append(1)
+        assert len(asked) < 1000, "a race that does not end"
+        return arrivals(self, *args, **kwargs)
+
+    monkeypatch.setattr(Generator, "arrivals", counted)
+    found = kmeans_plus_plus(Euclidean(x), 20, generator=Generator(0))
+    rows = found.rows.tolist()
+    for k in range(1, 20):
+        near = np.square(x[rows[k]] - x[rows[:k]]).sum(1).min()
+        assert found.gains[k] == pytest.approx(near, rel=1e-9)

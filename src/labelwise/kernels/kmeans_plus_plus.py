@@ -280,9 +280,10 @@ class _Sampler:
     def _race(self, draw: int) -> int | None:
         """Who wins a draw, with true distances wherever they matter; None if nothing is left."""
         bounds, size = self.cover.bounds, len(self.cover.bounds)
-        top = bounds.summary().top
-        best, winner, start, now = np.inf, -1, 0, 0.0
+        best, winner, start, now, told = np.inf, -1, 0, 0.0, 0
         while True:
+            if start >= told:  # by a pool's worth of visits most bounds are true distances
+                top, told = bounds.summary().top, start + size
             gaps, rows = self.generator.arrivals(np.array([draw]), 1024, size, start)
             times = np.cumsum(np.concatenate([[now], gaps[0]]))[1:]
             bound = _ratio(times, bounds.read(rows[0])[0])
