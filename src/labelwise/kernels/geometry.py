@@ -26,12 +26,25 @@ from labelwise.kernels.rows import per_row
 HOLD_BYTES = 256 << 20
 """A float32 copy of a pool is kept when it is no larger than this; else blocks are converted."""
 
+OFTEN_BYTES = 2 << 30
+"""The same where all pairs are compared."""
+
 _NORM_CHUNK = 128
 
 
-def hold_limit(memory: int | None) -> int:
-    """Bytes that a converted copy of a pool may take when a call may hold ``memory`` bytes."""
-    return HOLD_BYTES if memory is None else min(HOLD_BYTES, memory // 4)
+def hold_limit(memory: int | None, often: bool = False) -> int:
+    """Bytes that a converted copy of a pool may take when a call may hold ``memory`` bytes.
+
+    Args:
+        memory: bytes; None for no bound.
+        often: whether the pool will be read again and again, as comparing all pairs does. Read
+            in tiles it would be converted for each, which takes three times as long.
+
+    >>> hold_limit(10**9), hold_limit(10**10, often=True)
+    (250000000, 2147483648)
+    """
+    most = OFTEN_BYTES if often else HOLD_BYTES
+    return most if memory is None else min(most, memory // 4)
 
 
 def _device_block(device: torch.device) -> int:

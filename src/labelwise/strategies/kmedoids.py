@@ -84,7 +84,7 @@ def kmedoids(
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 0:
         raise InputError(f"rounds_of_swaps must be a whole number >= 0, got {rounds!r}")
     rows = check("embeddings", embeddings)
-    points = (Cosine if normalize else Euclidean)(rows, hold=hold_limit(memory))
+    points = (Cosine if normalize else Euclidean)(rows, hold=hold_limit(memory, often=True))
     # No two points are farther apart; the least bound keeps most digits of the distances.
     width = 2.001 * math.sqrt(float(points.squared_norms().max())) or 1.0
     alike = Similarity(points, "complement", width=width)

@@ -129,7 +129,7 @@ def cover(
         width: w of ``exp(-d^2 / (2 w^2))``. weights: (N,) >= 0; ones by default.
         n, candidates, generator, memory, progress, normalize, dense: see `max_herding`.
     """
-    points = (Cosine if normalize else Euclidean)(rows, hold=hold_limit(memory))
+    points = (Cosine if normalize else Euclidean)(rows, hold=hold_limit(memory, often=True))
     coverage = FacilityLocation(
         Similarity(points, "rbf", width=width),
         weights=weights,

@@ -163,7 +163,7 @@ def similar(
     _check_options(function, points)
     p, h = check("probs", probs), check("embeddings", embeddings)
     inside = pool_rows(len(p), labeled, candidates)
-    whole = _geometry(p, h, points, hold_limit(memory))
+    whole = _geometry(p, h, points, hold_limit(memory, often=True))
     maker = SetMaker(p, h, whole, points, labeled, labels)
     away = GivenSet("private", private_probs, private_embeddings, private_labels, private_classes)
     near = GivenSet("query", query_probs, query_embeddings, query_labels, query_classes)
