@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from labelwise.benchmark.progress import Event
 from labelwise.kernels import linear
 
 
@@ -84,6 +85,11 @@ def machine() -> str:
         f"{torch.backends.cpu.get_cpu_capability()}, Python {platform.python_version()}, "
         f"torch {torch.__version__}, NumPy {np.__version__}"
     )
+
+
+def print_event(event: Event) -> None:
+    """A line for each step of a simulation."""
+    print(f"{event.done}/{event.total} {event.message}", flush=True)
 
 
 def table(rows: list[dict[str, object]]) -> str:

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from labelwise.benchmark import simulate
-from labelwise.benchmark.progress import Event
 from labelwise.benchmark.report import write_report
 from labelwise.learners import make_encoder
 from labelwise.pools import Data, open_data
+from perf.common import print_event
 
 OOD = ("0", "3", "9")  # airplane, cat, truck
 STRATEGIES = {
@@ -72,15 +72,11 @@ def main() -> None:
         learner=given.learner,
         ood=given.ood.split(",") if given.pool == "ood" else (),
         full=False,
-        progress=_told,
+        progress=print_event,
     )
     ood = f" --ood {given.ood}" if given.pool == "ood" else ""
     command = f"python -m perf.scenarios {given.pool} {given.out}{ood}"
     print(write_report(results, given.out, data=data, command=command))
-
-
-def _told(event: Event) -> None:
-    print(f"{event.done}/{event.total} {event.message}", flush=True)
 
 
 if __name__ == "__main__":

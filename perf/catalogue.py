@@ -1,0 +1,65 @@
+"""Every strategy on real data: the letter set, and CIFAR-10 as the offline encoder sees it.
+
+A perceptron with one hidden layer of 256 and dropout 0.2, which can answer every strategy: draws,
+activations, input gradients. 5 seeds, 5 rounds, 100 or 500 labels a round and as many before the
+first. CIFAR-10 is encoded with few filters, 900 columns.
+
+``python -m perf.catalogue letter 100 runs/letter-100`` simulates and resumes like ``labelwise
+simulate``; ``python docs/results/publish.py runs/letter-100 letter-100`` makes the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from labelwise.benchmark import simulate
+from labelwise.benchmark.report import write_report
+from labelwise.learners import make_encoder, make_learner
+from labelwise.pools import open_data
+from perf.common import print_event
+from perf.strategies import page_strategies
+
+LEFT_OUT = {"activelab", "random"}
+"""activelab needs several annotators; random comes first, as the baseline."""
+
+VARIANTS = {"similar": ("similar:function=fl", "similar:function=gc", "similar:function=logdet")}
+"""What stands for a strategy whose default needs evidence that these data do not have."""
+
+
+def catalogue() -> list[str]:
+    """All strategies that these data can try, random first."""
+    names = [one.name for one in page_strategies() if one.name not in LEFT_OUT]
+    listed = (VARIANTS.get(name, (name,)) for name in names)
+    return ["random", *(name for some in listed for name in some), "balanced_random"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m perf.catalogue", description=__doc__)
+    parser.add_argument("data", help="letter or cifar10, under $LABELWISE_DATA")
+    parser.add_argument("batch", type=int)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--strategies", default=",".join(catalogue()))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5)
+    given = parser.parse_args()
+    data = open_data(given.data)
+    results = simulate(
+        data,
+        strategies=given.strategies,
+        initial=given.batch,
+        batch=given.batch,
+        rounds=given.rounds,
+        seeds=given.seeds,
+        out=given.out,
+        encoder=make_encoder("patches-fast", filters=100) if data.kind == "image" else None,
+        learner=make_learner("mlp", dropout=0.2),
+        full=False,
+        progress=print_event,
+    )
+    command = f"python -m perf.catalogue {given.data} {given.batch} {given.out}"
+    print(write_report(results, given.out, data=data, command=command))
+
+
+if __name__ == "__main__":
+    main()
