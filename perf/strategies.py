@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from labelwise.strategies import Strategy, list_strategies
+from labelwise.strategies import Strategy, call_needs, list_strategies
 from perf.common import machine, table
 
 CLASSES = (10, 100)
@@ -99,9 +99,10 @@ def evidence(strategy: Strategy, size: int, classes: int, width: int = 512) -> d
         "query_labels": lambda: truth[some],
         "annotations": lambda: np.c_[labeled, labeled % 7, truth[labeled]],
     }
-    wanted = [*strategy.needs, *(name for name in strategy.optional if name in known)]
+    needs = call_needs(strategy, {})  # those of its arms too
+    wanted = [*needs, *(name for name in strategy.optional if name in known)]
     given: dict[str, object] = {name: known[name]() for name in wanted if name in known}
-    if {"labeled", "labels"} & {*strategy.needs, *strategy.optional}:
+    if {"labeled", "labels"} & {*needs, *strategy.optional}:
         given |= {"labeled": labeled, "labels": truth[labeled]}
     return given
 
@@ -188,6 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m perf.strategies", description=__doc__)
     parser.add_argument("page", type=Path, help="docs/results/strategies.md")
     parser.add_argument("--again", nargs="*", default=[], metavar="NAME")
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="leave out others")
     given = parser.parse_args()
     known = read_page(given.page)
     for name in given.again:
@@ -200,10 +202,14 @@ def main() -> None:
     )
     rows: list[dict[str, object]] = []
     for one in page_strategies():
+        if given.only and one.name not in [*given.only, *known]:
+            continue
         rows.append(measured(one, known.get(one.name) or {}, *SIZE))
         later = [dict(row) for name, row in known.items() if f"`{name}`" > rows[-1]["strategy"]]
-        given.page.write_text(f"{head}{table([*rows, *later])}\n")  # so that it can be resumed
-    given.page.write_text(f"{head}{table(rows)}\n")
+        so_far = f"Measured so far: {len(rows) + len(later)} of {len(page_strategies())}.\n\n"
+        given.page.write_text(f"{head}{so_far}{table([*rows, *later])}\n")  # to be resumed
+    if len(rows) == len(page_strategies()):
+        given.page.write_text(f"{head}{table(rows)}\n")
 
 
 if __name__ == "__main__":
