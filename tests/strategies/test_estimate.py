@@ -17,15 +17,25 @@ def pool():
     return make_pool(size=3000)[0] | make_network()
 
 
+def fastest(call, enough, tries=8):
+    """Seconds of the first call that is fast enough, else of the fastest: others run here too."""
+    best = np.inf
+    for _ in range(tries):
+        start = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - start)
+        if best <= enough:
+            break
+    return best
+
+
 @pytest.mark.parametrize("name", [s.name for s in list_strategies() if not s.simulation_only])
 def test_the_outcome_lies_in_the_interval(name, pool):
     labeled, labels = np.arange(8), np.arange(8) % 4
     said = estimate(name, 50, labeled=labeled, labels=labels, **pool)
     select(name, 50, labeled=labeled, labels=labels, **pool)  # first calls import libraries
-    start = time.perf_counter()
-    select(name, 50, labeled=labeled, labels=labels, **pool)
-    took = time.perf_counter() - start
     least, most = said.seconds
+    took = fastest(lambda: select(name, 50, labeled=labeled, labels=labels, **pool), most * 3)
     assert least <= took * 3
     assert took <= most * 3  # others run on this machine: the benchmark holds it to the interval
     if get_strategy(name).cost is None:  # it depends on the model, and was measured
@@ -56,9 +66,9 @@ def test_a_strategy_of_your_own_is_measured_on_samples(pool):
         said = estimate("slow_pairs", 20, embeddings=pool["embeddings"], seed=3)
         assert said.memory is None
         assert 0.005 < said.seconds[0] < said.seconds[1] < 60
-        start = time.perf_counter()
-        select("slow_pairs", 20, embeddings=pool["embeddings"])
-        assert said.seconds[0] / 3 < time.perf_counter() - start < said.seconds[1] * 3
+        least, most = said.seconds[0] / 3, said.seconds[1] * 3
+        took = fastest(lambda: select("slow_pairs", 20, embeddings=pool["embeddings"]), most)
+        assert least < took < most
     finally:
         forget("slow_pairs")
 
