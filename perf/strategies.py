@@ -102,6 +102,7 @@ def evidence(strategy: Strategy, size: int, classes: int, width: int = 512) -> d
     needs = call_needs(strategy, {})  # those of its arms too
     wanted = [*needs, *(name for name in strategy.optional if name in known)]
     given: dict[str, object] = {name: known[name]() for name in wanted if name in known}
+    given["candidates"] = np.arange(size)
     if {"labeled", "labels"} & {*needs, *strategy.optional}:
         given |= {"labeled": labeled, "labels": truth[labeled]}
     return given
@@ -116,9 +117,9 @@ def formula_test(name: str) -> str:
     for file in sorted(TESTS.glob("test_*.py")):
         if named.search(file.stem.replace("_and_", " ").replace("test_", "")):
             return file.name
-    return next(
-        file.name for file in sorted(TESTS.glob("test_*.py")) if named.search(file.read_text())
-    )
+    scored = f"{name}_scores("
+    files = sorted(TESTS.glob("test_*.py"), key=lambda file: scored not in file.read_text())
+    return next(file.name for file in files if named.search(file.read_text()))
 
 
 def measure(name: str, classes: int, size: int, picks: int) -> tuple[str, str]:
