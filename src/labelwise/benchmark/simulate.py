@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from labelwise.benchmark.experience import write_experience
 from labelwise.benchmark.journal import JOURNAL, Journal, Record, locked
@@ -41,6 +40,7 @@ from labelwise.loop import (
     Round,
     SingleLabel,
     State,
+    oracle_evidence,
     random_initial,
     stratified_initial,
 )
@@ -259,7 +259,7 @@ class _Run:
             )
 
     def _providers(self, strategy: Strategy) -> tuple[Provider, ...]:
-        return (_truth(self.prepared.data),) if strategy.simulation_only else ()
+        return oracle_evidence(self.prepared.data.labels) if strategy.simulation_only else ()
 
     def _initial(self, seed: int) -> list[str]:
         """Ids of the initial set of one seed."""
@@ -389,15 +389,6 @@ class _Run:
 
     def _has(self, kind: str) -> bool:
         return any(record["kind"] == kind for record in self.journal.records)
-
-
-def _truth(data: Data) -> Provider:
-    """What only an oracle knows, for the strategies that say so."""
-
-    def oracle_labels() -> NDArray[np.int64]:
-        return data.labels
-
-    return oracle_labels
 
 
 def _ignore(event: Event) -> None:

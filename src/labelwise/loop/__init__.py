@@ -3,7 +3,7 @@
 from labelwise.loop.annotators import Annotator, Oracle
 from labelwise.loop.initial import random_initial, stratified_initial
 from labelwise.loop.rounds import COLD_EVIDENCE, Fitted, Loop, Round
-from labelwise.loop.shared import Provider, SharedEvidence
+from labelwise.loop.shared import Provider, SharedEvidence, oracle_evidence
 from labelwise.loop.state import State
 from labelwise.loop.tasks import (
     Balance,
@@ -32,6 +32,7 @@ __all__ = [
     "accuracy",
     "class_balance",
     "macro_accuracy",
+    "oracle_evidence",
     "random_initial",
     "stratified_initial",
 ]

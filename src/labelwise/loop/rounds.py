@@ -23,7 +23,7 @@ from labelwise.kernels import Rows, derive
 from labelwise.learners import Learner, Model
 from labelwise.learners.evidence import model_evidence
 from labelwise.loop.annotators import Annotator
-from labelwise.loop.shared import Provider, SharedEvidence
+from labelwise.loop.shared import Provider, SharedEvidence, cold_evidence, private_evidence
 from labelwise.loop.state import State
 from labelwise.loop.tasks import Balance, Label, Task
 from labelwise.strategies import Picks, as_strategy, call_needs, select
@@ -236,7 +236,7 @@ class Loop:
         start = time.perf_counter()
         ids, labels = self._inside(state)
         if not ids:
-            return Fitted(None, state.round, 0.0, SharedEvidence(_cold_evidence(self.inputs)))
+            return Fitted(None, state.round, 0.0, SharedEvidence(cold_evidence(self.inputs)))
         sure = [item for item, _ in state.pseudo], [label for _, label in state.pseudo]
         model = self.learner.fit(
             self.inputs,
@@ -373,32 +373,8 @@ class Loop:
         foreign = [item for item, label in pairs if not self.task.inside(label)]
         if not foreign:
             return ()
-        rows = torch.from_numpy(self.rows(foreign))
-
-        def private_embeddings(embeddings: Rows) -> Tensor:
-            return embeddings.take(rows)
-
-        def private_probs(probs: Rows) -> Tensor:
-            return probs.take(rows)
-
-        def private_labels(probs: Rows) -> Tensor:
-            # They have no class; in gradients the one the model takes them for stands in.
-            return probs.take(rows).argmax(1)
-
-        return private_embeddings, private_probs, private_labels
+        return private_evidence(torch.from_numpy(self.rows(foreign)))
 
     def _unlabeled(self, labeled: NDArray[np.int64]) -> Tensor:
         rest = np.setdiff1d(np.arange(len(self.ids)), labeled, assume_unique=True)
         return torch.from_numpy(rest)
-
-
-def _cold_evidence(inputs: Rows) -> tuple[Provider, ...]:
-    """What strategies may ask before there is a model: the encoding, where it is a matrix."""
-    if inputs.ndim != 2:
-        return ()
-
-    def embeddings() -> Rows:
-        """The encoder's features."""
-        return inputs
-
-    return (embeddings,)

@@ -7,7 +7,12 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
 from labelwise.evidence import check
+from labelwise.kernels import Rows
 
 Provider = Callable[..., Any]
 """A function that computes evidence; its parameters' names say from which."""
@@ -54,3 +59,40 @@ class SharedEvidence:
             return self._found[function][0]
 
         return once
+
+
+def cold_evidence(inputs: Rows) -> tuple[Provider, ...]:
+    """What strategies may ask before there is a model: the encoding, where it is a matrix."""
+    if inputs.ndim != 2:
+        return ()
+
+    def embeddings() -> Rows:
+        """The encoder's features."""
+        return inputs
+
+    return (embeddings,)
+
+
+def private_evidence(rows: Tensor) -> tuple[Provider, ...]:
+    """Some rows of the pool, (P,) int64, as the private points that picks should be unlike."""
+
+    def private_embeddings(embeddings: Rows) -> Tensor:
+        return embeddings.take(rows)
+
+    def private_probs(probs: Rows) -> Tensor:
+        return probs.take(rows)
+
+    def private_labels(probs: Rows) -> Tensor:
+        # They have no class; in gradients the one the model takes them for stands in.
+        return probs.take(rows).argmax(1)
+
+    return private_embeddings, private_probs, private_labels
+
+
+def oracle_evidence(labels: NDArray[np.int64]) -> tuple[Provider, ...]:
+    """What only an oracle knows, (N,) classes, for the strategies that say so."""
+
+    def oracle_labels() -> NDArray[np.int64]:
+        return labels
+
+    return (oracle_labels,)
