@@ -26,14 +26,16 @@ _COPIES = 1e-26
 
 def poal_work(sizes: Sizes) -> Work:
     """Entropies, Mahalanobis distances in float64, and a search of up to 6 n^2 batches."""
-    products = 2.0 * sizes.rows * sizes.width * (sizes.width + sizes.classes)
+    few = min(sizes.width, sizes.labeled or sizes.width)
+    products = 2.0 * sizes.rows * sizes.width * (few + sizes.classes)
+    held = 8.0 * sizes.width * few
     drawn = 6.0 * sizes.n**2
     return score_work(sizes) + Work(
-        products=(0.0, 8 * products + 100.0 * sizes.width**3),
+        products=(0.0, 8 * products + 100.0 * few**3),
         passes=(0, 3),
         numbers=(0.0, 400.0 * sizes.rows + drawn * (60.0 * sizes.n + 2000)),
         steps=(0.3 * min(drawn, 2000), 10 * drawn + 1000),
-        held=(8.0 * sizes.width**2, 8.0 * (8 * sizes.width**2 + 6 * sizes.rows) + 3200.0 * sizes.n),
+        held=(held, 8 * held + 48.0 * sizes.rows + 3200.0 * sizes.n),
     )
 
 
@@ -65,42 +67,79 @@ def in_distribution_scores(
     rows = check("embeddings", embeddings)
     present, member = labels.unique(return_inverse=True)
     counts = torch.bincount(member).double()
-    size = len(rows), rows.shape[1]
-    means = torch.zeros(len(present), size[1], dtype=torch.float64, device=rows.device)
+    means = torch.zeros(len(present), rows.shape[1], dtype=torch.float64, device=rows.device)
     for part, mine in zip(labeled.split(4096), member.split(4096)):
         means.index_add_(0, mine.to(rows.device), rows.take(part).double())
     means /= counts[:, None].to(rows.device)
-    covariance = torch.zeros(size[1], size[1], dtype=torch.float64, device=rows.device)
-    for part, mine in zip(labeled.split(4096), member.split(4096)):
-        away = rows.take(part).double() - means[mine.to(rows.device)]
-        covariance += away.T @ away
-    covariance /= len(labeled)
-    spread = float(covariance.diagonal().mean())
-    if spread < _COPIES * float(means.square().mean()):
-        spread = 0.0
-    covariance.diagonal().add_(ridge * spread)
-    values, vectors = torch.linalg.eigh(covariance)
-    whole = values > size[1] * _ROUNDING * values[-1]
-    if spread > 0 and bool(whole.any()):
-        vectors = vectors[:, whole] / values[whole].sqrt()
-    else:
-        vectors = torch.eye(size[1], dtype=torch.float64, device=rows.device)
+    vectors, weights, rest = _precision(rows, labeled, means, member, ridge)
+    spread = bool(len(weights))
+    if not spread:
+        rest = 1.0
     middle = means.mean(0)
-    centers = (means - middle) @ vectors
-    norms = centers.square().sum(1)
+    centers = means - middle
+    turned = (centers @ vectors) * (weights - rest)
+    norms = rest * centers.square().sum(1) + (turned * (centers @ vectors)).sum(1)
 
     def closeness(block: Tensor) -> Tensor:
-        z = (as_float(block).double() - middle) @ vectors
-        squared = z.square().sum(1) + (norms - 2 * z @ centers.T).amin(1)
-        return 0 - squared.clamp(min=0) / 2
+        x = as_float(block).double() - middle
+        z = x @ vectors
+        squared = z.square() @ (weights - rest)
+        cross = z @ turned.T
+        if rest:
+            squared += rest * x.square().sum(1)
+            cross += rest * x @ centers.T
+        return 0 - (squared + (norms - 2 * cross).amin(1)).clamp(min=0) / 2
 
-    return per_row(rows.blocks(), len(rows), closeness).cpu(), spread > 0
+    return per_row(rows.blocks(), len(rows), closeness).cpu(), spread
+
+
+def _precision(
+    rows: Rows, labeled: Tensor, means: Tensor, member: Tensor, ridge: float
+) -> tuple[Tensor, Tensor, float]:
+    """The inverse covariance of labeled rows about their means, as eigenvectors and eigenvalues.
+
+    Fewer rows than dimensions are taken as their L x L products, never D x D.
+
+    Args:
+        means: (c, D). member: (L,) which of the means each labeled row is about.
+
+    Returns:
+        (D, K) vectors, K at most L and D; (K,) eigenvalues of the inverse, and the one of all
+        other directions: 0 with ``ridge`` 0. K is 0 where the rows do not spread.
+    """
+    width, few = rows.shape[1], len(labeled) < rows.shape[1]
+    size = len(labeled) if few else width
+    away = torch.zeros(len(labeled) if few else 0, width, dtype=torch.float64, device=rows.device)
+    gram = torch.zeros(size, size, dtype=torch.float64, device=rows.device)
+    for at in range(0, len(labeled), 4096):
+        some = slice(at, at + 4096)
+        block = rows.take(labeled[some]).double() - means[member[some].to(rows.device)]
+        if few:
+            away[some] = block
+        else:
+            gram += block.T @ block
+    if few:
+        gram = away @ away.T
+    gram /= len(labeled)
+    spread = float(gram.diagonal().sum()) / width
+    none = away.new_zeros(width, 0), away.new_zeros(0), 0.0
+    if spread < _COPIES * float(means.square().mean()):
+        return none
+    values, vectors = torch.linalg.eigh(gram)
+    whole = values > width * _ROUNDING * values[-1]
+    if not bool(whole.any()):
+        return none
+    values, vectors = values[whole], vectors[:, whole]
+    if few:
+        vectors = away.T @ vectors / (values * len(labeled)).sqrt()
+    added = ridge * spread
+    return vectors, 1 / (values + added), 1 / added if added else 0.0
 
 
 @strategy(
     cite="Zhan et al., TMLR 2023",
     cost=poal_work,
-    costs="Products of N D (D + C) in float64; up to 6 n^2 random batches of n rows.",
+    costs="Products of N D (min(D, L) + C) in float64; up to 6 n^2 random batches of n rows.",
     fails=(
         "Random batches of many rows are all alike, so the larger n the closer it is to random "
         "among 6 n rows (search=weights is not); without foreign rows entropy finds more."
