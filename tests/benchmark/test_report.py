@@ -13,6 +13,7 @@ from PIL import Image
 from labelwise.benchmark import drawing, findings
 from labelwise.benchmark.contact_sheet import first_picks
 from labelwise.benchmark.report import write_report
+from labelwise.benchmark.view import make_view
 from labelwise.errors import ResultsError
 
 HOSTILE = "<script>alert(1)</script>\"'&$x^2$</svg>漢字"
@@ -270,6 +271,22 @@ def test_many_classes_and_many_strategies(synthetic_results, tmp_path):
     written(tmp_path, results)
     looks = drawing.looks(names)
     assert len({(look.color, str(look.dash), look.mark) for look in looks.values()}) == len(names)
+
+
+def test_of_many_strategies_the_best_and_the_worst_are_drawn(synthetic_results, tmp_path):
+    gains = {f"s{i:02}": 0.004 * i for i in range(-10, 15)}
+    names = ("random", *gains)
+    view = make_view(synthetic_results(names, gains=gains, noise=0.0001), None)
+    best = {f"s{i:02}" for i in range(9, 15)}
+    assert set(view.featured) == {"random", *best, "s-10", "s-9"}
+    assert [row.strategy for row in view.rows][:3] == ["s14", "s13", "s12"]
+    assert {row.strategy for row in view.rows} == set(names) == set(view.looks)
+    page, _ = written(tmp_path, view.results)
+    text = page.all_text()
+    assert "the 6 best, the 2 worst, not 17 more" in text  # but they are in the table
+    assert all(name in text for name in names)
+    assert re.search(r"s14, s13, s12, s11, s10, s09, s08, s07 and \d+ more beat random", text)
+    assert "s-10, s-9, s-8" in text
 
 
 def test_a_folder_that_cannot_be_made_is_refused(synthetic_results, tmp_path):

@@ -49,6 +49,10 @@ class Look:
     """The page's CSS variable of the color."""
 
 
+PLAIN = Look(MUTED, "o", "solid", "--muted")
+"""Of a strategy without a line of its own."""
+
+
 def looks(strategies: Sequence[str]) -> dict[str, Look]:
     """A look per strategy: random in gray, the others by their place in the plan.
 

@@ -21,6 +21,10 @@ ALPHA = 0.05
 MINUS = "−"
 
 
+NAMED = 8
+"""So many strategies a sentence lists; the rest is in the table."""
+
+
 def comparisons(results: Results) -> list[Comparison]:
     """Every strategy of a run, against random where random was run, in the plan's order."""
     curves = results.curves("accuracy")
@@ -121,7 +125,7 @@ def _verdict(
         return []
     tested.sort(key=lambda item: -item[1].mean)
     good = [item for item in tested if differs(item[0]) and item[1].mean > 0]
-    bad = [item for item in tested if differs(item[0]) and item[1].mean < 0]
+    bad = [item for item in tested[::-1] if differs(item[0]) and item[1].mean < 0]
     open_ = [item for item in tested if not differs(item[0])]
     said = []
     if tested[0][1].mean <= 0:
@@ -222,6 +226,8 @@ def _upper_references(results: Results) -> list[Finding]:
 
 def _names(items: Sequence[tuple[Comparison, Paired]]) -> str:
     names = [row.strategy for row, _ in items]
+    if len(names) > NAMED:
+        names = [*names[:NAMED], f"{len(names) - NAMED} more"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
@@ -229,10 +235,11 @@ def _list(items: Sequence[tuple[Comparison, Paired]]) -> str:
     """The differences, each with its strategy where there are several."""
     shown = [
         f"{row.strategy if len(items) > 1 else ''} {points(pair.mean)} {interval(pair)}".strip()
-        for row, pair in items
+        for row, pair in items[:NAMED]
     ]
     unit = "points (95% intervals)" if interval(items[0][1]) else "points"
-    return f"{', '.join(shown)} {unit}"
+    rest = ", the others in the table" if len(items) > NAMED else ""
+    return f"{', '.join(shown)} {unit}{rest}"
 
 
 def points(value: float) -> str:

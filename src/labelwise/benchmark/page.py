@@ -22,7 +22,7 @@ from labelwise.benchmark.findings import (
 )
 from labelwise.benchmark.results import TIMINGS, Results
 from labelwise.benchmark.statistics import Comparison, Paired
-from labelwise.benchmark.view import View
+from labelwise.benchmark.view import BEST, WORST, View
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,8 @@ def facts(view: View) -> list[tuple[str, str]]:
     if known:
         best = max(known, key=lambda row: row.final)
         facts.append((f"best final accuracy: {best.strategy}", f"{percent(best.final)}%"))
+    if left := len(view.rows) - len(view.featured):
+        facts.append(("drawn as lines", f"the {BEST} best, the {WORST} worst, not {left} more"))
     if view.full is not None:
         facts.append(("accuracy with all labels", f"{percent(view.full)}%"))
     return facts

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def write_report(
 def _pictures(view: View) -> dict[str, Picture]:
     """The pictures that these results have the numbers for, by file name."""
     found: dict[str, Picture] = {}
-    shown = _with_points(view.curves)
+    shown = _featured(_with_points(view.curves), view)
     compared = [row for row in view.rows if row.final_difference is not None]
     compared = [row for row in compared if row.final_difference and row.final_difference.n]
     if shown:
@@ -86,7 +86,8 @@ def _pictures(view: View) -> dict[str, Picture]:
             "Accuracy against labels paid for, one line a strategy; the numbers are in the table.",
         )
     if compared and len(view.curves[BASELINE].labels) > 1:
-        chosen = {name: shown[name] for name in [BASELINE, *(row.strategy for row in compared)]}
+        drawn = [row.strategy for row in compared if row.strategy in shown]
+        chosen = {name: shown[name] for name in [BASELINE, *drawn]}
         found["advantage"] = Picture(
             figures.advantage(chosen, view.looks, BASELINE),
             f"Difference to {BASELINE} at the same labels, with pointwise 95 % intervals.",
@@ -111,7 +112,12 @@ def _diagnostics(view: View) -> dict[str, Picture]:
     balance = _with_points(_asked(view.results.curves("class_balance"), view.results))
     if balance and len(view.results.plan.data.classes) > 1:
         found["class_balance"] = Picture(
-            figures.class_balance(balance, view.looks, view.shares, view.results.plan.data.classes),
+            figures.class_balance(
+                _featured(balance, view),
+                view.looks,
+                _featured(view.shares, view),
+                view.results.plan.data.classes,
+            ),
             "Class balance of each round's picks, and each class's share of all picks.",
         )
     ran = [n for n in view.results.strategies if math.isfinite(view.times["Selecting"][n])]
@@ -125,6 +131,11 @@ def _diagnostics(view: View) -> dict[str, Picture]:
             contact_sheet(view.sheet, view.looks), "The first items that each strategy picked."
         )
     return found
+
+
+def _featured(values: Mapping[str, Any], view: View) -> dict[str, Any]:
+    """What a picture shows that has no room for every strategy."""
+    return {name: value for name, value in values.items() if name in view.featured}
 
 
 def _with_points(curves: Mapping[str, Curve]) -> dict[str, Curve]:

@@ -11,14 +11,19 @@ from numpy.typing import NDArray
 
 from labelwise.benchmark.contact_sheet import Sheet, first_picks
 from labelwise.benchmark.curves import Curve
-from labelwise.benchmark.drawing import Look, looks
+from labelwise.benchmark.drawing import PLAIN, Look, looks
 from labelwise.benchmark.efficiency import Efficiency
-from labelwise.benchmark.findings import comparisons, savings
+from labelwise.benchmark.findings import BASELINE, comparisons, savings
 from labelwise.benchmark.results import TIMINGS, Results
 from labelwise.benchmark.statistics import Comparison
 
 if TYPE_CHECKING:
     from labelwise.pools import Data
+
+MANY = 12
+"""More strategies than this are sorted, and no longer drawn as a line each."""
+
+BEST, WORST = 6, 2
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,11 @@ class View:
 
     Attributes:
         results: of the simulation.
-        rows: every strategy, compared with random where random was run.
+        rows: every strategy, compared with random where random was run; more than `MANY` go by
+            falling area.
         curves: of accuracy, by strategy.
+        featured: whose curves are drawn: all, or of more than `MANY` random, the best and the
+            worst.
         looks: colors and marks, by strategy.
         savings: what has to be reached -> strategy -> label efficiency; may be empty.
         times: kind of work -> strategy -> mean seconds a round; NaN before the first round.
@@ -40,6 +48,7 @@ class View:
     results: Results
     rows: list[Comparison]
     curves: dict[str, Curve]
+    featured: tuple[str, ...]
     looks: dict[str, Look]
     savings: dict[str, dict[str, Efficiency]]
     times: dict[str, dict[str, float]]
@@ -51,17 +60,31 @@ class View:
 def make_view(results: Results, data: Data | None) -> View:
     """Gather a report's contents; ``data`` shows the items behind the ids."""
     rows = comparisons(results)
+    featured = tuple(results.strategies)
+    if len(rows) > MANY:
+        rows = sorted(rows, key=_merit, reverse=True)
+        names = [row.strategy for row in rows if row.strategy != BASELINE]
+        drawn = {*names[:BEST], *names[-WORST:], BASELINE}
+        featured = tuple(name for name in featured if name in drawn)
     return View(
         results=results,
         rows=rows,
         curves=results.curves("accuracy"),
-        looks=looks(results.strategies),
+        featured=featured,
+        looks=looks(featured)
+        | {row.strategy: PLAIN for row in rows if row.strategy not in featured},
         savings=savings(results, rows),
         times=_times(results),
         shares=_shares(results),
         sheet=first_picks(results, data),
         full=next((full.accuracy for full in results.full.values()), None),
     )
+
+
+def _merit(row: Comparison) -> tuple[float, float]:
+    """By area; by final accuracy where there is none yet; what has not run last."""
+    worth = [value if math.isfinite(value) else -math.inf for value in (row.area, row.final)]
+    return worth[0], worth[1]
 
 
 def _times(results: Results) -> dict[str, dict[str, float]]:
