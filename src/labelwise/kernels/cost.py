@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from labelwise.kernels.functions.coverage import HELD_BYTES
 from labelwise.kernels.gemm import linear
 from labelwise.kernels.rows import Rows
 
@@ -143,12 +144,14 @@ def kmeans_work(sizes: Sizes, clusters: int | None = None) -> Work:
 def coverage_work(sizes: Sizes) -> Work:
     """A coverage function over all pairs: facility location, ball coverage."""
     pair = 2.0 * sizes.rows * sizes.rows * sizes.width
+    kept = 4.0 * sizes.rows * sizes.rows
+    kept = kept if kept <= HELD_BYTES else 4.0 * sizes.rows * sizes.width
     return Work(
         products=(0.5 * pair, 12 * pair),
         passes=(1, 4.0 + sizes.n),
         numbers=(float(sizes.rows) ** 2, 40.0 * sizes.rows**2),
         steps=(sizes.n, 100.0 * sizes.n),
-        held=(64.0 * sizes.rows, 400.0 * sizes.rows + 4.0 * sizes.rows * sizes.width),
+        held=(64.0 * sizes.rows, 400.0 * sizes.rows + kept),
     )
 
 

@@ -67,7 +67,7 @@ def kmedoids(
         where with nothing labeled the first is measured from a sum in which every row counts
         the most that a distance could be. Exchanged ones by how much the sum would rise without
         each (infinity for an only medoid); the notes tell what the exchanges did. No N x N
-        matrix beyond ``memory`` (2 GiB by default).
+        matrix beyond ``memory`` (512 MiB by default).
 
     Raises:
         InputError: an option out of range, or a zero row when normalizing.

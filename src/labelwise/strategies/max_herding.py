@@ -61,7 +61,7 @@ def max_herding(
 
     Returns:
         Picks; the score is what the pick added to the coverage, in [0, 1]. Up to about 12 N^2 D
-        operations, no N x N matrix beyond ``memory`` (2 GiB by default).
+        operations, no N x N matrix beyond ``memory`` (512 MiB by default).
 
     Raises:
         InputError: an option out of range, or a zero row when normalizing.

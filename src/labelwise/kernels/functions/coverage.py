@@ -17,7 +17,7 @@ from labelwise.kernels.geometry import Points
 from labelwise.kernels.precomputed import Given, Precomputed, SparseSimilarity
 from labelwise.kernels.similarity import Similarity
 
-HELD_BYTES = 2 << 30
+HELD_BYTES = 512 << 20
 """Similarities are kept, unless memory is bounded, where they take no more than this."""
 
 PASS_SHARE = 0.12
@@ -277,7 +277,7 @@ def windows_of(
         neighbors: keep each row's similarities to this many nearest rows and take others for 0;
             only for a pool that represents itself.
         dense: consent to more than `QUADRATIC_LIMIT` squared similarities.
-        memory: bytes that may be held; about 2 GB by default.
+        memory: bytes that may be held; about 500 MB by default.
 
     Raises:
         InputError: neighbors together with represented.

@@ -56,7 +56,7 @@ class FacilityLocation(Coverage):
             those it is near to.
         dense: consent to computing all similarities of more than 200,000 x 200,000 pairs.
         memory: bytes that may be held, None for no bound. Similarities are kept where they fit
-            (in 2 GiB with no bound), which takes less time.
+            (in 512 MiB with no bound), which takes less time.
 
     Raises:
         InputError: a row number, weight, bound or extra that is out of range.
