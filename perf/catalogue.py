@@ -1,6 +1,6 @@
 """Every strategy on real data: the letter set, and CIFAR-10 as the offline encoder sees it.
 
-A perceptron with one hidden layer of 256 and dropout 0.2, which can answer every strategy: draws,
+A perceptron with one hidden layer of 128 and dropout 0.2, which can answer every strategy: draws,
 activations, input gradients. 5 seeds, 5 rounds, 100 or 500 labels a round and as many before the
 first. CIFAR-10 is encoded with few filters, 900 columns.
 
@@ -53,7 +53,7 @@ def main() -> None:
         seeds=given.seeds,
         out=given.out,
         encoder=make_encoder("patches-fast", filters=100) if data.kind == "image" else None,
-        learner=make_learner("mlp", dropout=0.2),
+        learner=make_learner("mlp", hidden=(128,), dropout=0.2),
         full=False,
         progress=print_event,
     )
