@@ -18,6 +18,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,12 @@ CLASSES = (10, 100)
 SIZE = (50_000, 1000)
 HIDDEN = 256
 LIMIT = 600
+SLOW = 60
+"""Seconds past which the page says why and what the bound is."""
+
+BOUNDS: dict[str, str] = {}
+"""Of strategies that take longer, or do not run at that size: why, and the arithmetic."""
+
 TESTS = Path(__file__).parent.parent / "tests" / "strategies"
 
 _JOB = """
@@ -168,6 +175,19 @@ def measured(one: Strategy, cells: dict[str, str], size: int, picks: int) -> dic
     return row | {"time and memory": one.costs}
 
 
+def is_slow(row: Mapping[str, object]) -> bool:
+    """Whether a row of the page needs its reason in `BOUNDS`."""
+    cells = [str(row[f"s, {classes} classes"]) for classes in CLASSES]
+    return any(not cell.replace(".", "").isdigit() or float(cell) > SLOW for cell in cells)
+
+
+def reasons(rows: Sequence[Mapping[str, object]]) -> str:
+    """A line on each strategy that is slow or did not run."""
+    slow = [str(row["strategy"]) for row in rows if is_slow(row)]
+    lines = [f"- {name}: {BOUNDS.get(name.strip('`'), '')}" for name in slow]
+    return f"\n## Over {SLOW} seconds, or not at all\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
 def run(quick: bool = False) -> list[dict[str, object]]:
     """A row per strategy."""
     size, picks = (3000, 30) if quick else SIZE
@@ -210,7 +230,7 @@ def main() -> None:
         so_far = f"Measured so far: {len(rows) + len(later)} of {len(page_strategies())}.\n\n"
         given.page.write_text(f"{head}{so_far}{table([*rows, *later])}\n")  # to be resumed
     if len(rows) == len(page_strategies()):
-        given.page.write_text(f"{head}{table(rows)}\n")
+        given.page.write_text(f"{head}{table(rows)}\n{reasons(rows)}")
 
 
 if __name__ == "__main__":
