@@ -557,6 +557,21 @@ class TestRefusals:
         assert "Choose another folder" in str(caught.value)
         assert before == sorted((p.name, p.stat().st_mtime_ns) for p in whole.folder.glob("[a-z]*"))
 
+    def test_more_strategies_join_those_that_are_there(self, whole, tmp_path):
+        few = run(tmp_path / "run", strategies="random,k_center")
+        events = []
+        more = run(tmp_path / "run", progress=events.append)  # margin and badge join
+        assert len(few.table) < len(more.table) == len(whole.table)
+        assert lasting(more) == lasting(whole)
+        assert lasting(Results.load(tmp_path / "run")) == lasting(whole)
+        ran = {event.message.split(", ")[1] for event in events if event.step == "round"}
+        assert ran == {"margin", "badge:first=uniform"}
+        with pytest.raises(ResultsError, match="another plan"):  # none may leave
+            run(tmp_path / "run", strategies="random,k_center")
+        with pytest.raises(ResultsError, match="another plan"):
+            run(tmp_path / "run", strategies=STRATEGIES + ",entropy", batch=9)
+        assert len(Results.load(tmp_path / "run").table) == len(whole.table)
+
     def test_a_folder_of_another_version(self, tmp_path):
         run(tmp_path / "run", rounds=0, seeds=1)
         path = tmp_path / "run" / "plan.json"

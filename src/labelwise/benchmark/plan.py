@@ -183,7 +183,9 @@ class Plan(_Record):
         Raises:
             ResultsError: it holds another plan, or a journal without one.
         """
-        if (folder / "plan.json").exists():
+        if self.extends(folder):
+            self.write(folder)
+        elif (folder / "plan.json").exists():
             self.check_same(Plan.read(folder), folder)
         elif (folder / JOURNAL).exists():
             raise ResultsError(
@@ -192,6 +194,16 @@ class Plan(_Record):
             )
         else:
             self.write(folder)
+
+    def extends(self, folder: Path) -> bool:
+        """Whether the folder's plan is this one with fewer strategies, none of them another."""
+        if not (folder / "plan.json").exists():
+            return False
+        there = Plan.read(folder)
+        if any(entry not in self.strategies for entry in there.strategies):
+            return False
+        wider = there.model_copy(update={"strategies": self.strategies})
+        return wider == self and len(there.strategies) < len(self.strategies)
 
     def check_same(self, other: Plan, folder: Path) -> None:
         """Refuse a folder that holds another plan.

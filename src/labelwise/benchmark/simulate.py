@@ -85,7 +85,8 @@ def simulate(
         batch: labels asked for in a round.
         rounds: queries. Round 0 is the initial set's, so curves have ``rounds + 1`` points.
         seeds: how many repetitions (seeds 0, 1, ...), or the seeds themselves.
-        out: the results folder; created when absent.
+        out: the results folder; created when absent, resumed when it holds this plan or the plan
+            with fewer strategies.
         learner: a name or a learner; by default the one for the kind of items.
         encoder: a name or an encoder; by default the one for the kind of items.
         initial_set: drawn at ``"random"``, or ``"stratified"`` by class.
@@ -127,6 +128,8 @@ def simulate(
     )
     folder = Path(out)
     with locked(folder):
+        if prepared.plan.extends(folder):
+            (folder / TABLE).unlink(missing_ok=True)  # the journal has all of it
         prepared.plan.claim(folder)
         with Journal(folder / JOURNAL) as journal:
             run = _Run(prepared, folder, journal, progress or _ignore, memory)

@@ -25,7 +25,9 @@ def simulate(
     out: Annotated[
         Path,
         typer.Option(
-            metavar="FOLDER", help="Results folder; created, or resumed.", show_default=False
+            metavar="FOLDER",
+            help="Results folder; created, or resumed, also with strategies added.",
+            show_default=False,
         ),
     ],
     strategies: Annotated[
