@@ -46,6 +46,16 @@ def test_signatures_tell_apart():
         assert len({repr(each.signature()) for each in made}) == len(made)
     assert make_learner("mlp").signature() != make_learner("mlp", epochs=7).signature()
     assert make_learner("mlp", hidden=[8]).signature()["hidden"] == [8]
+    assert make_learner("mlp", hidden=8).signature() == make_learner("mlp", hidden=(8,)).signature()
+
+
+def test_an_option_that_is_none_names_the_learner_s_own():
+    with pytest.raises(InputError, match=r"called 'width'; known: clip, .*dropout, .*hidden"):
+        make_learner("mlp", width=8)
+    with pytest.raises(InputError, match=r"hidden must be widths of at least 1, got 'a'"):
+        make_learner("mlp", hidden="a")
+    with pytest.raises(InputError, match=r"hidden must be widths of at least 1, got 0"):
+        make_learner("mlp", hidden=0)
 
 
 def test_every_kind_of_pool_has_its_defaults():

@@ -98,6 +98,20 @@ def test_equal_weights_are_seen_through_rounding():
     assert base_distances([[4.0, 3.0, 2.0, 1.0]], w)[0, 1] == np.inf
 
 
+@pytest.mark.parametrize("apart", [1.0, 1e-5, 1e-8])
+@pytest.mark.parametrize("shared", [0.0, 1e4, 1e8])
+def test_boundaries_between_classes_of_much_the_same_weights(shared, apart):
+    """What all classes share, and how close two of them are, takes no digits from a distance."""
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(5, 6))
+    w[1] = w[0] + apart * rng.normal(size=6)
+    w += shared
+    logits = rng.normal(size=(40, 5))
+    distances, nearest = by_definition(logits, w)
+    np.testing.assert_allclose(base_distances(logits, w), distances, rtol=1e-9)
+    np.testing.assert_allclose(mase_scores(logits, w), -nearest, rtol=1e-9)
+
+
 def test_memory_changes_no_pick(head):
     h, w, b = head
     logits = h @ w.T + b

@@ -72,6 +72,17 @@ def test_probabilities_of_zero_leave_numbers():
     assert cal_lowest_scores(p, h).isfinite().all()
 
 
+@pytest.mark.parametrize("row", [4, 8])
+def test_a_row_of_zeros_has_no_direction_labeled_or_not(row):
+    p, h, _ = make(0)
+    h[row] = 0
+    call = {"probs": p, "embeddings": h, "labeled": [2, 3, 8]}
+    with pytest.raises(InputError, match=f"embeddings: row {row} is all zeros"):
+        select("cal", 5, **call)
+    assert len(select("cal", 5, normalize=False, **call)) == 5
+    assert len(select("cal", 5, **call | {"labeled": []})) == 5
+
+
 def test_with_nothing_labeled_rows_are_drawn_and_it_is_said():
     p, h, _ = make(0)
     picks = [select("cal", 5, probs=p, embeddings=h, seed=seed) for seed in range(3)]

@@ -8,6 +8,7 @@ from labelwise.errors import InputError
 from labelwise.kernels import Chosen, Generator, Progress, derive, natural_breaks
 from labelwise.strategies import get_strategy, select
 from labelwise.strategies.dacs import (
+    budget_levels,
     budget_shares,
     dacs_density,
     dacs_weights,
@@ -28,7 +29,7 @@ def by_definition(x, labeled, n, groups, temperature, neighbors):
     member = natural_breaks(density[free], groups)
     sizes = np.bincount(member)
     level = np.exp((1 - sizes / sizes.sum()) / temperature)
-    quotas = share_out(n, level / level.sum(), sizes)
+    quotas = share_out(n, np.log(level), sizes)
     picks = []
     for g, quota in enumerate(quotas):
         mine, seen = free[member == g].tolist(), list(labeled)
@@ -77,12 +78,24 @@ def test_shares_become_whole_picks(seed):
     sizes = rng.integers(1, 30, 5)
     shares = rng.dirichlet(np.ones(5))
     for n in {1, int(sizes.sum()), int(rng.integers(1, sizes.sum() + 1))}:
-        picks = share_out(n, shares, sizes)
+        picks = share_out(n, np.log(shares), sizes)
         assert picks.sum() == n
         assert (picks >= 0).all()
         assert (picks <= sizes).all()
-    roomy = share_out(100, shares, np.full(5, 1000))
+    roomy = share_out(100, np.log(shares), np.full(5, 1000))
     assert np.abs(roomy - 100 * shares).max() < 1
+
+
+@pytest.mark.parametrize("temperature", [1e-2, 1e-4, 1e-20, 1e-310])
+def test_shares_too_small_for_a_number_are_used_once_the_others_are(temperature):
+    sizes = np.array([30, 900, 10, 60])
+    levels = budget_levels(sizes, temperature)
+    assert share_out(5, levels, sizes).tolist() == [0, 0, 5, 0] if temperature < 1e-3 else True
+    assert share_out(150, levels, sizes).tolist() == [30, 50, 10, 60]
+    assert share_out(1000, levels, sizes).tolist() == sizes.tolist()
+    assert budget_shares(sizes, temperature).sum() == pytest.approx(1)
+    x = np.random.default_rng(0).lognormal(sigma=2, size=(150, 3))
+    assert len(set(select("dacs", 149, embeddings=x, temperature=temperature))) == 149
 
 
 def test_groups_see_their_own_picks_unless_together():

@@ -207,3 +207,45 @@ def test_limits_that_cannot_be_kept(probs, more, message):
 def test_n_or_a_budget(probs):
     with pytest.raises(InputError, match="n must be a whole number"):
         lw.select("margin", probs=probs)
+
+
+def affordable(order, costs, budget, n=None):
+    """Rows in order, each bought where the money left is enough; the plain definition."""
+    kept = []
+    for row in order:
+        if len(kept) != n and costs[row] <= budget:
+            kept.append(row)
+            budget -= costs[row]
+    return kept
+
+
+@pytest.mark.parametrize("n", [None, 3, 12, 60])
+@pytest.mark.parametrize("seed", range(6))
+def test_an_expensive_pick_does_not_end_the_shopping(probs, seed, n):
+    """Costs of a long tail: what one row does not leave enough for, a later one may cost."""
+    rng = np.random.default_rng(seed)
+    costs = rng.choice([1.0, 1.0, 2.0, 7.0, 40.0], SIZE)
+    budget = float(rng.integers(20, 90))
+    picks = lw.select("margin", n, probs=probs, costs=costs, budget=budget)
+    expected = affordable(in_order(probs).tolist(), costs, budget, n)
+    assert picks.rows.tolist() == expected
+    few = f"{len(expected)} picks, not {n}: the limits leave no more"
+    assert (few in picks.notes) == (n is not None and len(expected) < n)
+
+
+def test_what_is_passed_over_is_counted_once(probs):
+    order = in_order(probs)
+    costs = np.ones(SIZE)
+    costs[order[1:4]] = 9.0
+    picks = lw.select("margin", 6, probs=probs, costs=costs, budget=9.5)
+    assert picks.rows.tolist() == order[[0, 4, 5, 6, 7, 8]].tolist()
+    assert picks.notes[0] == "passed over: 3 that cost more than was left"
+    assert picks.notes[1:] == ("the picks cost 6 of 9.5",)
+
+
+def test_a_joint_strategy_goes_on_after_an_expensive_pick(copies):
+    costs = np.ones(SIZE)
+    costs[::2] = 50.0
+    picks = lw.select("k_center", 30, embeddings=copies, costs=costs, budget=75.0)
+    assert len(picks) == 26
+    assert costs[picks.rows].sum() == 75.0

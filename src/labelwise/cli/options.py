@@ -33,8 +33,8 @@ def parse_size(text: str | None) -> int | None:
 def parse_pairs(pairs: Iterable[str], flag: str) -> dict[str, Any]:
     """Options written ``name=value``, with values as what they look like.
 
-    ``true``, ``false``, ``none``, whole numbers and numbers are read as such, everything else
-    is text.
+    ``true``, ``false``, ``none``, whole numbers and numbers are read as such, whole numbers with
+    commas between as a tuple, everything else is text.
 
     Args:
         pairs: as written.
@@ -43,8 +43,8 @@ def parse_pairs(pairs: Iterable[str], flag: str) -> dict[str, Any]:
     Raises:
         InputError: no ``=``, or a name given twice.
 
-    >>> parse_pairs(["first=uniform", "trials=3", "bias=true"], "--option")
-    {'first': 'uniform', 'trials': 3, 'bias': True}
+    >>> parse_pairs(["first=uniform", "trials=3", "bias=true", "hidden=128,64"], "--option")
+    {'first': 'uniform', 'trials': 3, 'bias': True, 'hidden': (128, 64)}
     """
     found: dict[str, Any] = {}
     for pair in pairs:
@@ -62,12 +62,16 @@ def _value(text: str) -> Any:
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]
-    for kind in (int, float):
+    for kind in (int, float, _whole_numbers):
         try:
             return kind(text)
         except ValueError:
             continue
     return text
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
 def set_threads(threads: int | None) -> None:

@@ -290,13 +290,22 @@ class Cosine(Euclidean):
 
     def _check(self) -> None:
         super()._check()
-        for start, block in self._rows.blocks():
-            zero = (block == 0).all(1)
-            if bool(zero.any()):
-                raise InputError(
-                    f"{self._rows.name}: row {start + int(zero.nonzero()[0])} is all zeros and "
-                    "has no direction; drop it or use the Euclidean distance"
-                )
+        check_directions(self._rows)
+
+
+def check_directions(rows: Rows) -> None:
+    """Refuse a row of zeros, which has no direction.
+
+    Raises:
+        InputError: such a row; the message names it.
+    """
+    for start, block in rows.blocks():
+        zero = (block == 0).all(1)
+        if bool(zero.any()):
+            raise InputError(
+                f"{rows.name}: row {start + int(zero.nonzero()[0])} is all zeros and "
+                "has no direction; drop it or use the Euclidean distance"
+            )
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class MLP(NetworkLearner):
     """Hidden layers of ReLU over standardized inputs.
 
     Args:
-        hidden: widths of the hidden layers.
+        hidden: widths of the hidden layers, or the width of the only one.
         dropout: in [0, 1), after every hidden layer; above 0 the model has posterior `draws`.
         objectives: summed; cross-entropy by default.
         recipe: fields of `Recipe` to change, such as ``epochs=100``.
@@ -44,17 +44,18 @@ class MLP(NetworkLearner):
     def __init__(
         self,
         *,
-        hidden: Sequence[int] = (256,),
+        hidden: int | Sequence[int] = (256,),
         dropout: float = 0.0,
         objectives: Sequence[Objective] = (),
         **recipe: Any,
     ) -> None:
-        super().__init__(adapt(RECIPE, recipe), objectives)
-        if not all(isinstance(units, int) and units >= 1 for units in hidden):
+        super().__init__(adapt(RECIPE, recipe, ("hidden", "dropout")), objectives)
+        widths = hidden if isinstance(hidden, list | tuple) else (hidden,)
+        if not all(isinstance(units, int) and units >= 1 for units in widths):
             raise InputError(f"hidden must be widths of at least 1, got {hidden!r}")
         if not 0 <= dropout < 1:
             raise InputError(f"dropout must be in [0, 1), got {dropout}")
-        self.hidden = tuple(hidden)
+        self.hidden = tuple(widths)
         self.dropout = float(dropout)
 
     def signature(self) -> dict[str, Any]:

@@ -95,8 +95,12 @@ def _require(holds: bool, name: str, rule: str, value: object) -> None:
         raise InputError(f"{name} must be {rule}, got {value!r}")
 
 
-def adapt(recipe: Recipe, options: dict[str, Any]) -> Recipe:
+def adapt(recipe: Recipe, options: dict[str, Any], others: Sequence[str] = ()) -> Recipe:
     """A recipe with some fields changed.
+
+    Args:
+        recipe: the learner's own. options: fields to change.
+        others: what else the learner takes, for messages.
 
     Raises:
         InputError: an option that is no field of a recipe, with the nearest ones.
@@ -104,7 +108,7 @@ def adapt(recipe: Recipe, options: dict[str, Any]) -> Recipe:
     known = [field.name for field in fields(Recipe)]
     for name in options:
         if name not in known:
-            raise InputError(f"no option is called {name!r}; {nearest(name, known)}")
+            raise InputError(f"no option is called {name!r}; {nearest(name, [*others, *known])}")
     return replace(recipe, **options)
 
 

@@ -56,7 +56,7 @@ class ResNet18(NetworkLearner):
         objectives: Sequence[Objective] = (),
         **recipe: Any,
     ) -> None:
-        super().__init__(adapt(RECIPE, recipe), objectives)
+        super().__init__(adapt(RECIPE, recipe, ("width", "pad", "flip")), objectives)
         if width < 1 or pad < 0:
             raise InputError(f"width must be at least 1 and pad at least 0, got {width} and {pad}")
         self.width = width

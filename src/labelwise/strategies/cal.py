@@ -9,6 +9,7 @@ from labelwise.errors import InputError
 from labelwise.evidence import Rows, as_float, check
 from labelwise.kernels import Chosen, Cosine, Euclidean, Generator, nearest_neighbors, per_row
 from labelwise.kernels.cost import Sizes, Work, score_work
+from labelwise.kernels.euclidean import check_directions
 from labelwise.strategies.pickers import Picker, pick
 from labelwise.strategies.picks import Picks
 from labelwise.strategies.registry import strategy
@@ -50,6 +51,9 @@ def cal_scores(
         first. Probabilities below 1.2e-38 count as that in the logarithm; with nothing labeled
         every row scores 0.
 
+    Raises:
+        InputError: ``neighbors`` below 1, or a row of zeros when normalizing.
+
     Source:
         Margatina, Vernikos, Barrault & Aletras, "Active Learning by Acquiring Contrastive
         Examples", EMNLP 2021.
@@ -64,6 +68,8 @@ def cal_scores(
     known = labeled.cpu().sort().values
     if not len(known):
         return torch.zeros(len(p), dtype=torch.float64)
+    if normalize:
+        check_directions(h)
     points = (Cosine if normalize else Euclidean)(Rows(h.take(known), "labeled embeddings"))
     theirs = as_float(p.take(known))
     k = min(neighbors, len(known))
@@ -131,6 +137,9 @@ def cal(
             scores are 0, ties are drawn at random, and the notes say so.
         neighbors: labeled rows to compare with; 10 is the authors'.
         normalize: see `cal_scores`.
+
+    Raises:
+        InputError: see `cal_scores`.
     """
     have = torch.zeros(0, dtype=torch.int64) if labeled is None else labeled
     scores = cal_scores(probs, embeddings, have, neighbors, normalize)

@@ -91,7 +91,7 @@ def dacs(
             pass its output where there is one.
         labeled: (L,) rows that are covered from the start.
         groups: >= 1; at most as many as there are different densities.
-        temperature: > 0. Large values give all groups the same.
+        temperature: > 0. Large values give all groups the same, small ones all to the smallest.
         neighbors: how many rows density looks at, at most N - 1.
         density: ``"hashed"`` among rows that random hyperplanes put together, as the authors
             do at scale; ``"exact"`` among all.
@@ -122,7 +122,7 @@ def dacs(
     free = candidates.cpu().numpy()
     member = density_groups(found.numpy()[free], groups)
     sizes = np.bincount(member)
-    quotas = share_out(n, budget_shares(sizes, temperature), sizes)
+    quotas = share_out(n, budget_levels(sizes, temperature), sizes)
     parts = [np.sort(free[member == g]) for g in range(len(sizes))]
     have = np.zeros(0, np.int64) if labeled is None else np.sort(labeled.cpu().numpy())
     chosen = _pick(geometry, parts, quotas, have, together, memory, progress or Progress())
@@ -203,26 +203,33 @@ def budget_shares(sizes: NDArray[np.int64], temperature: float) -> NDArray[np.fl
     >>> budget_shares(np.array([1, 3]), 0.5).round(4)
     array([0.7311, 0.2689])
     """
-    level = -sizes / sizes.sum() / temperature
-    raised = np.exp(level - level.max())
+    raised = np.exp(budget_levels(sizes, temperature))
     return raised / raised.sum()
 
 
-def share_out(n: int, shares: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+def budget_levels(sizes: NDArray[np.int64], temperature: float) -> NDArray[np.float64]:
+    """The logarithms of `budget_shares`, finite and up to a constant: the largest is 0."""
+    levels: NDArray[np.float64] = (sizes.min() - sizes) / sizes.sum() / max(temperature, 1e-300)
+    return levels
+
+
+def share_out(n: int, levels: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Whole picks for groups by their shares, at most their sizes, n in all.
 
     Args:
-        n: at most the sum of the sizes. shares: (G,) > 0. sizes: (G,).
+        n: at most the sum of the sizes. levels: (G,) finite logarithms of the shares, up to a
+            constant. sizes: (G,).
 
-    >>> share_out(10, np.array([0.5, 0.3, 0.2]), np.array([2, 50, 50]))
+    >>> share_out(10, np.log([0.5, 0.3, 0.2]), np.array([2, 50, 50]))
     array([2, 5, 3])
     """
     picks = np.zeros(len(sizes), dtype=np.int64)
     while picks.sum() < n:
         room = sizes - picks
-        part = np.where(room > 0, shares, 0)
+        # From logarithms: a share too small for a number is all there is once the rest is full.
+        part = np.where(room > 0, np.exp(np.minimum(levels - levels[room > 0].max(), 0)), 0)
         want = (n - picks.sum()) * part / part.sum()
-        more = np.minimum(np.floor(want).astype(np.int64), room)
+        more = np.minimum(np.floor(want + 1e-9).astype(np.int64), room)
         if not more.any():
             # Only remainders are left: the largest first, of equal ones the sparsest group's.
             order = np.argsort(-want, kind="stable")[: n - picks.sum()]

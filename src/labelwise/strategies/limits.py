@@ -34,6 +34,7 @@ class Kept:
         crowded: how many for a class whose quota was full.
         unpaid: how many for costing more than was left.
         full: classes whose quota is used up.
+        money: what is left of the budget; infinity without one.
     """
 
     positions: NDArray[np.int64]
@@ -41,6 +42,7 @@ class Kept:
     crowded: int
     unpaid: int
     full: tuple[int, ...]
+    money: float
 
 
 class Limits:
@@ -102,17 +104,21 @@ class Limits:
         rows = candidates.numpy()
         free = np.ones(len(rows), dtype=bool)
         if self.costs is not None and self.budget is not None:
-            free &= self.costs[rows] <= self.budget
+            free &= self.costs[rows] <= self._money
         if self._classes is not None:
             free &= self._quota[self._classes[rows]] > 0
         return candidates[torch.from_numpy(free)]
 
+    @property
+    def _money(self) -> float:
+        """The budget, and what adding up costs may lose to rounding."""
+        return math.inf if self.budget is None else self.budget * (1 + 1e-12)
+
     def first_guess(self, candidates: Tensor) -> int:
-        """How many rows a budget may buy."""
-        assert self.budget is not None
+        """How many rows a budget may buy; at least one."""
         assert self.costs is not None
         mean = float(self.costs[candidates.numpy()].mean())
-        return min(len(candidates), math.ceil(self.budget / mean))
+        return max(1, math.ceil(min(len(candidates), self._money / mean)))
 
     def keep(self, rows: NDArray[np.int64], n: int | None) -> Kept:
         """Go through picks in order and keep at most n that no limit rules out.
@@ -122,7 +128,7 @@ class Limits:
         """
         alike = None if self._embeddings is None else _Alike(self, rows)
         left = None if self._classes is None else self._quota.copy()
-        money = math.inf if self.budget is None else self.budget * (1 + 1e-12)
+        money = self._money
         kept: list[int] = []
         copies = crowded = unpaid = 0
         for at, row in enumerate(rows.tolist()):
@@ -141,16 +147,27 @@ class Limits:
                 if left is not None and self._classes is not None:
                     left[self._classes[row]] -= 1
         full = () if left is None else tuple(np.flatnonzero(left < 1).tolist())
-        return Kept(np.asarray(kept, dtype=np.int64), copies, crowded, unpaid, full)
+        return Kept(np.asarray(kept, dtype=np.int64), copies, crowded, unpaid, full, money)
 
-    def after(self, candidates: Tensor, rows: NDArray[np.int64], kept: Kept) -> Tensor:
-        """Candidates to ask for again: without rows of full classes, but for those kept."""
-        if self._classes is None or not kept.crowded:
-            return candidates
+    def after(self, candidates: Tensor, rows: NDArray[np.int64], kept: Kept) -> tuple[Tensor, int]:
+        """What to ask for again, and how many more rows that may bring at most.
+
+        Returns:
+            The rows kept, and candidates that may still be: of classes that are not full, and
+            for no more than is left. How many of these can be had.
+        """
         pool = candidates.numpy()
-        closed = np.isin(self._classes[pool], kept.full)
-        closed &= ~np.isin(pool, rows[kept.positions])
-        return candidates[torch.from_numpy(~closed)]
+        mine = np.isin(pool, rows[kept.positions])
+        open_ = np.ones(len(pool), dtype=bool)
+        if self._classes is not None and kept.crowded:
+            open_ &= ~np.isin(self._classes[pool], kept.full)
+        if self.costs is not None:
+            open_ &= self.costs[pool] <= kept.money
+        new = pool[open_ & ~mine]
+        more = len(new)
+        if more and self.costs is not None:
+            more = max(1, int(min(more, kept.money / self.costs[new].min())))
+        return candidates[torch.from_numpy(open_ | mine)], more
 
     def notes(self, kept: Kept, rows: NDArray[np.int64], n: int | None) -> tuple[str, ...]:
         """What has to be said of the picks that stay."""

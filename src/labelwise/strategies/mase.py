@@ -7,10 +7,13 @@ from torch import Tensor
 
 from labelwise.errors import InputError
 from labelwise.evidence import Rows, as_float, check
-from labelwise.kernels import Chosen, Generator, per_row
+from labelwise.kernels import Chosen, Euclidean, Generator, per_row
 from labelwise.kernels.cost import score_work
 from labelwise.strategies.pickers import Picker, pick
 from labelwise.strategies.registry import strategy
+
+_ALIKE = 1e-4
+"""The share of its terms below which a squared distance is not taken from products."""
 
 
 def mase_scores(logits: Rows | Tensor, head_weight: Rows | Tensor) -> Tensor:
@@ -62,11 +65,19 @@ def prepare_head(logits: Rows | Tensor, head_weight: Rows | Tensor) -> tuple[Row
     weight = check("head_weight", head_weight, sizes).tensor().double().to(rows.device)
     if rows.shape[1] < 2:
         raise InputError("there is no boundary between classes: logits has one column")
+    return rows, _apart(weight - weight.mean(0)).sqrt()
+
+
+def _apart(weight: Tensor) -> Tensor:
+    """Squared distances of all rows of a (C, D) matrix from each other, (C, C), none below 0."""
     norms = (weight * weight).sum(1)
-    squared = norms[:, None] + norms - 2 * weight @ weight.T
-    # What rounding leaves between equal weights is not a distance.
-    squared[squared < 1e-14 * (norms[:, None] + norms)] = 0
-    return rows, squared.sqrt()
+    sums = norms[:, None] + norms
+    squared = sums - 2 * weight @ weight.T
+    # Of rows that are much alike a product leaves few digits: those are told from differences.
+    one, other = (squared < _ALIKE * sums).triu(1).nonzero(as_tuple=True)
+    exact = Euclidean(weight, shift=False).exact(one, other)
+    squared[one, other] = squared[other, one] = exact
+    return squared.fill_diagonal_(0)
 
 
 def distances(logits: Tensor, gaps: Tensor) -> tuple[Tensor, Tensor]:

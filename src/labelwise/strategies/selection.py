@@ -177,21 +177,27 @@ def _within(
         raise InputError("there is nothing to pick: budget and quota rule out every candidate")
     most = len(left) if n is None else min(n, len(left))
     count = most if n is not None else limits.first_guess(left)
-    more = 1
+    factor, crowded, unpaid = 1, 0, 0
     while True:
         picks = ask(count, left)
         kept = limits.keep(picks.rows, n)
+        crowded, unpaid = crowded + kept.crowded, unpaid + kept.unpaid
         missing = most - len(kept.positions)
-        # A first pick that cannot be paid for says that the budget is all but spent.
-        if not missing or kept.unpaid or count == len(left):
+        rest, more = limits.after(left, picks.rows, kept)
+        if not missing or not more or count == len(left):
+            told = replace(kept, crowded=crowded, unpaid=unpaid)
             return replace(
                 picks.take(kept.positions),
-                notes=(*picks.notes, *limits.notes(kept, picks.rows, n)),
+                notes=(*picks.notes, *limits.notes(told, picks.rows, n)),
             )
-        left = limits.after(left, picks.rows, kept)
-        if kept.copies:
-            more *= 2
-        count = min(len(left), 2 * count if n is None else n + (more - 1) * missing)
+        left = rest
+        if kept.copies or kept.unpaid:
+            factor *= 2
+        if n is None:
+            wanted = max(count, min(2 * count, len(kept.positions) + factor * more))
+        else:
+            wanted = n + (factor - 1) * missing
+        count = min(len(left), wanted)
 
 
 def _engine(engine: str | Engine | None, strategy: Strategy) -> Engine:
