@@ -2,7 +2,8 @@
 
 A perceptron with one hidden layer of 128 and dropout 0.2, which can answer every strategy: draws,
 activations, input gradients. 5 seeds, 5 rounds, 100 or 500 labels a round and as many before the
-first. CIFAR-10 is encoded with few filters, 900 columns.
+first. CIFAR-10 is encoded with few filters, 900 columns; of its pool ``--rows`` can be drawn, and
+``--epochs`` shortens training where there are many labels (600 steps are made at the least).
 
 ``python -m perf.catalogue letter 100 runs/letter-100`` simulates and resumes like ``labelwise
 simulate``; ``python docs/results/publish.py runs/letter-100 letter-100`` makes the page.
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+import numpy as np
 
 from labelwise.benchmark import simulate
 from labelwise.benchmark.report import write_report
@@ -42,8 +45,15 @@ def main() -> None:
     parser.add_argument("--strategies", default=",".join(catalogue()))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--rows", type=int, help="of the pool, drawn at random; all by default")
     given = parser.parse_args()
     data = open_data(given.data)
+    options = f" --epochs {given.epochs}" if given.epochs != 60 else ""
+    if given.rows is not None:
+        options += f" --rows {given.rows}"
+        drawn = np.random.default_rng(0).permutation(len(data.pool))[: given.rows]
+        data = data.subset(np.sort(drawn))
     results = simulate(
         data,
         strategies=given.strategies,
@@ -53,11 +63,11 @@ def main() -> None:
         seeds=given.seeds,
         out=given.out,
         encoder=make_encoder("patches-fast", filters=100) if data.kind == "image" else None,
-        learner=make_learner("mlp", hidden=(128,), dropout=0.2),
+        learner=make_learner("mlp", hidden=(128,), dropout=0.2, epochs=given.epochs),
         full=False,
         progress=print_event,
     )
-    command = f"python -m perf.catalogue {given.data} {given.batch} {given.out}"
+    command = f"python -m perf.catalogue {given.data} {given.batch} {given.out}{options}"
     print(write_report(results, given.out, data=data, command=command))
 
 

@@ -42,8 +42,12 @@ class MissingDependencyError(LabelwiseError, ImportError):
     exit_code = 6
 
 
-def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+def nearest(name: object, known: Iterable[str], count: int = 3) -> str:
     """The known names closest to a misspelt one, as a phrase for an error message.
+
+    Args:
+        name: as given; what is no text at all is close to nothing.
+        known: the names. count: how many to tell at most.
 
     Returns:
         ``'did you mean margin?'``, or the whole list when nothing is close.
@@ -52,7 +56,7 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     'did you mean margin?'
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=count, cutoff=0.6)
+    close = difflib.get_close_matches(str(name), names, n=count, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(close)}?"
     return f"known: {', '.join(names)}"

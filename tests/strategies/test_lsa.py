@@ -216,3 +216,10 @@ def test_rows_that_no_arm_tells_apart_are_drawn_by_item():
     two = select("lsa", 5, probs=probs, arms="margin+entropy", seed=1)
     assert one.rows.tolist() != two.rows.tolist()
     assert one.scores.tolist() == [0] * 5
+
+
+@pytest.mark.parametrize("value", [3, 0.5, None, True])
+def test_a_choice_that_is_no_text_is_refused(pool, value):
+    for name in ("scale", "reward"):
+        with pytest.raises(InputError, match=f"{name} must be known, got {value}; known: "):
+            ask(pool, **{name: value})

@@ -109,6 +109,18 @@ def test_each_pick_gains_most_by_the_definition(name, points, case):
         made.append(row)
 
 
+def test_first_gains_that_are_all_nothing_still_leave_volumes_to_tell_apart(case):
+    x = sets(case)[0]
+    picks = select("similar", 5, **case, function="logdet", lam=0)
+    assert not picks.notes
+    kernel = alike(x, x)
+    for n in range(2, 6):
+        made = picks.rows[: n - 1].tolist()
+        worth = {j: logdet(kernel[np.ix_([*made, j], [*made, j])]) for j in set(range(SIZE)) - {*made}}
+        assert worth[picks.rows[n - 1]] == pytest.approx(max(worth.values()), abs=1e-6)
+    assert picks.scores.sum() == pytest.approx(max(worth.values()), abs=1e-5)
+
+
 def test_labeled_rows_are_not_of_the_pool_but_may_be_the_sets(case):
     pool = {k: case[k] for k in ("probs", "embeddings")}
     labeled, labels = np.array([7, 2, 20, 11]), np.array([0, 1, 1, 2])

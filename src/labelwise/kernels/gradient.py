@@ -220,10 +220,11 @@ class GradientEmbedding(Geometry):
         p = p.to(self._device)
         residual = p.to(dtype, copy=True)
         label = p.argmax(1) if self._labels is None else self._labels[rows].to(self._device)
-        residual.scatter_add_(
-            1, label[:, None], -torch.ones(len(p), 1, dtype=dtype, device=self._device)
-        )
-        return residual
+        at = label[:, None]
+        # Subtracted before it is rounded: of a row as sure as 1 - 1e-9 single precision has only
+        # the 1, and the gradient would point elsewhere.
+        exact = p.gather(1, at).to(torch.promote_types(p.dtype, dtype)) - 1
+        return residual.scatter_(1, at, exact.to(dtype))
 
     def _with_bias(self, h: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         h = h.to(self._device).to(dtype)

@@ -70,7 +70,7 @@ def greedy(
 
     Raises:
         InputError: n, a row, method or epsilon out of range; no generator where one is needed;
-            a gain that is not a number; a submodular function whose every gain is 0.
+            a gain that is not a number; a monotone submodular function whose every gain is 0.
         ResourceError: ``memory`` is less than the call needs.
 
     Source:
@@ -198,12 +198,13 @@ class _Race:
         return at, float(self._gain[at])
 
     def refuse_nothing(self) -> None:
-        """Refuse a submodular function that gains nothing from any candidate.
+        """Refuse a monotone submodular function that gains nothing from any candidate.
 
-        Gains can only fall, so no set of candidates would be better than any other.
+        Gains can only fall, and not below 0: no set of candidates would be better than another.
         """
         rows = torch.from_numpy(self.rows)
-        if self.function.submodular and not self.function.gains(rows).any():
+        known = self.function.submodular and self.function.monotone
+        if known and not self.function.gains(rows).any():
             raise InputError(
                 f"{type(self.function).__name__}: no candidate gains anything, so nothing can be "
                 "chosen by it; are all similarities 0?"

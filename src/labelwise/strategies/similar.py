@@ -284,7 +284,7 @@ def _pick(
     """Greedy picks in rows of the pool, and whether they are random for want of any gain."""
     places = torch.searchsorted(inside, candidates.cpu())
     stream = generator.of(inside.numpy())
-    if not bool(objective.gains(places).any()):
+    if objective.monotone and not bool(objective.gains(places).any()):
         noise = stream.child("fill").uniform(places.numpy())
         rows = candidates[torch.from_numpy(noise).argsort(stable=True)[:n]]
         return Chosen(rows, torch.zeros(n, dtype=torch.float64)), True

@@ -17,6 +17,9 @@ class SetFunction(ABC):
     Attributes:
         submodular: whether gains can only fall as A grows. Then a stale gain is an upper bound,
             and `greedy` may leave most of them stale.
+        monotone: whether gains are never negative. Then what gains nothing now gains nothing later,
+            and no set is better than another where every row's gain is 0; a function that is not
+            may still tell sets apart.
         rounding: how far apart two equal gains may come out; `greedy` takes gains as close as
             this for a tie.
         chosen: the rows of A, in the order added; rows that were covered from the start first.
@@ -24,6 +27,7 @@ class SetFunction(ABC):
     """
 
     submodular: bool = True
+    monotone: bool = True
     rounding: float = 0.0
 
     def __init__(self) -> None:

@@ -229,6 +229,8 @@ class LogDeterminant(_LogDet):
     tensor([0, 2])
     """
 
+    monotone = False
+
     def __init__(
         self, similarity: Similarity, lam: float = 1.0, *, covered: Tensor | None = None
     ) -> None:
@@ -250,6 +252,8 @@ class LogDeterminantCG(_LogDet):
     Raises:
         InputError: a knob out of range, or ``nu`` so large that K is not positive definite.
     """
+
+    monotone = False
 
     def __init__(
         self,
