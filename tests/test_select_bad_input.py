@@ -65,6 +65,35 @@ def test_candidates(candidates):
     refused("candidates must", "margin", 1, probs=PROBS, candidates=candidates)
 
 
+def test_row_numbers_that_are_names():
+    refused("but one is 10,000,000,000,000; .* ids=", "random", 1, candidates=[10**13, 2])
+
+
+@pytest.mark.parametrize("more", [{"candidates": []}, {"exclude": range(20)}])
+def test_no_candidate_is_left(more):
+    words = "nothing to pick: no candidate is left that is not labeled or excluded"
+    refused(words, "margin", 1, probs=PROBS, **more)
+
+
+def test_lists_that_are_none():
+    refused("labels must be a list, got 3", "margin", 1, probs=PROBS, labels=3)
+    refused("ids must be a list, got 3", "margin", 1, probs=PROBS, ids=3)
+    refused("labeled must have", "margin", 1, probs=PROBS, labeled=3)
+
+
+def test_numbers_of_numpy_are_numbers():
+    power = {"probs": PROBS, "picker": "power"}
+    one = select("margin", np.int64(4), **power, beta=np.float32(2), seed=np.int8(3))
+    assert one.rows.tolist() == select("margin", 4, **power, beta=2, seed=3).rows.tolist()
+    assert one.options["beta"] == 2
+    some = select(
+        "ceal", np.int32(4), probs=PROBS, embeddings=H, round=np.int64(1), threshold=np.float64(0.1)
+    )
+    assert some.rows.tolist() == select("entropy", 4, probs=PROBS).rows.tolist()
+    clusters = {"picker": "per_cluster", "clusters": np.int64(3)}
+    assert len(select("margin", 4, probs=PROBS, embeddings=H, **clusters)) == 4
+
+
 def test_strategy_names():
     refused(r"no strategy 'margn'; did you mean margin\?", "margn", 2, probs=PROBS)
     refused("known: .*typiclust", "qqq", 2, probs=PROBS)
@@ -103,6 +132,7 @@ def test_evidence_values():
     refused("if these are logits, pass them as logits=", "entropy", 2, probs=PROBS * 3)
     refused(r"probs must be \(N, C\)", "entropy", 2, probs=PROBS[:, 0])
     refused("embeddings must hold numbers", "k_center", 2, embeddings=[["a"]] * 20)
+    refused("probs must be of 64 bits at most", "margin", 2, probs=PROBS.astype(np.longdouble))
     refused("cannot read .*nowhere.npy", "margin", 2, probs="nowhere.npy")
     refused("pool rows is 19", "badge", 2, probs=PROBS, embeddings=H[:19])
     refused("number of classes is 2", "base", 2, logits=PROBS, head_weight=np.zeros((2, 4)))

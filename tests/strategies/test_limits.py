@@ -114,6 +114,18 @@ def test_copies_leave_one_each(probs):
     assert len(lw.select("margin", 5, probs=probs, embeddings=zeros, duplicates=0.9)) == 2
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e-8, 1e8, 1e200])
+def test_length_does_not_make_rows_alike(probs, copies, scale):
+    expected = lw.select("margin", 60, probs=probs, embeddings=copies, duplicates=0.99)
+    picks = lw.select("margin", 60, probs=probs, embeddings=scale * copies, duplicates=0.99)
+    assert picks.rows.tolist() == expected.rows.tolist()
+
+
+def test_a_quota_beyond_counting_is_none(probs):
+    picks = lw.select("margin", 9, probs=probs, quota={0: 10**30})
+    assert picks.rows.tolist() == lw.select("margin", 9, probs=probs).rows.tolist()
+
+
 def test_a_budget_buys_in_order_what_it_can(probs):
     costs = np.random.default_rng(2).uniform(1, 5, SIZE)
     picks = lw.select("margin", probs=probs, costs=costs, budget=60.0)
@@ -190,6 +202,8 @@ def test_the_picker_that_divides_by_costs(probs):
         ({"quota": -1}, "quota must be whole numbers >= 0, got -1"),
         ({"quota": 1.5}, "quota must be a whole number"),
         ({"quota": [1, 2]}, "one for each of the 4 classes"),
+        ({"quota": [[1], [2, 3], 4, 5]}, r"quota must be whole numbers >= 0, got \[1\]"),
+        ({"quota": np.ones((4, 1), int)}, r"quota must be whole numbers >= 0, got \[1\]"),
         ({"quota": {9: 1}}, "quota must name classes in 0..3, got 9"),
         ({"quota": {"cat": 1}}, "quota must name classes by number, got 'cat'"),
         ({"duplicates": 1.5}, "duplicates must be a cosine similarity in"),

@@ -339,6 +339,8 @@ def _wrappable(array: NDArray[Any], name: str) -> NDArray[Any]:
     """The array, or a copy of it that torch can wrap."""
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} must hold numbers, got an array of {array.dtype}")
+    if array.dtype.itemsize > 8:
+        raise InputError(f"{name} must be of 64 bits at most, got an array of {array.dtype}")
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if any(stride < 0 for stride in array.strides):

@@ -22,6 +22,9 @@ from labelwise.strategies.experience import Experience
 from labelwise.strategies.pickers import picker_signature
 from labelwise.strategies.registry import Cost, Strategy
 
+_MOST_ROWS = 10**9
+"""A pool of which nothing but row numbers is known has no more rows than that."""
+
 
 def call_needs(strategy: Strategy, told: Mapping[str, Any]) -> tuple[str, ...]:
     """All evidence that a strategy cannot do without, with some options.
@@ -65,6 +68,8 @@ class Call:
         device: torch.device | str | None,
         block_bytes: int | None = None,
     ) -> None:
+        # NumPy's numbers are what a loop over an array gives; nobody should have to convert them.
+        given = {k: v.item() if isinstance(v, np.generic) else v for k, v in given.items()}
         self.strategy = strategy
         self.ids = ids
         self.picker = _picker(strategy, given)
@@ -78,7 +83,7 @@ class Call:
                 "labels; to compare with one that does, use `labelwise simulate`"
             )
         evidence |= _labels(labeled, labels)
-        size = None if ids is None else len(np.asarray(ids))
+        size = None if ids is None else _length(ids, "ids")
         self.evidence = Evidence(
             evidence, providers, size=size, device=device, block_bytes=block_bytes
         )
@@ -149,7 +154,13 @@ class Call:
             )
         rows = row_numbers(Rows(candidates, "candidates"), None)
         known = [rows, self.evidence["labeled"]] if "labeled" in self.evidence else [rows]
-        return int(torch.cat(known).max()) + 1 if any(len(part) for part in known) else 0
+        size = int(torch.cat(known).max()) + 1 if any(len(part) for part in known) else 0
+        if size > _MOST_ROWS:
+            raise InputError(
+                f"candidates must be positions in the pool, but one is {size - 1:,}; what names "
+                "the items goes into ids="
+            )
+        return size
 
     def checkpoint(self, path: Path | str, n: int, seed: int, candidates: Tensor) -> Checkpoint:
         """The file of this call's picks, and of no other's."""
@@ -224,7 +235,7 @@ class Call:
 def _labels(labeled: Any, labels: Any) -> dict[str, Any]:
     """Labeled rows and their labels as evidence; an empty list is nothing labeled."""
     if labeled is None:
-        if labels is not None and len(labels):
+        if labels is not None and _length(labels, "labels"):
             raise InputError("labels are the classes of labeled rows: pass labeled= too")
         return {}
     rows = Rows(labeled, "labeled")
@@ -236,6 +247,14 @@ def _labels(labeled: Any, labels: Any) -> dict[str, Any]:
     if not len(rows):
         return {}
     return {"labeled": rows, "labels": labels}
+
+
+def _length(values: Any, name: str) -> int:
+    """How many there are of something that need not be numbers."""
+    shape = tuple(values.shape) if isinstance(values, Tensor) else np.shape(values)
+    if not shape:
+        raise InputError(f"{name} must be a list, got {values!r:.60}")
+    return int(shape[0])
 
 
 def whole_number(value: Any, name: str) -> int:
@@ -264,7 +283,9 @@ def check_count(n: Any, left: int) -> None:
     """Refuse a number of picks that the candidates do not allow."""
     count = whole_number(n, "n")
     if not left:
-        raise InputError("there is nothing to pick: every candidate is labeled")
+        raise InputError(
+            "there is nothing to pick: no candidate is left that is not labeled or excluded"
+        )
     if not 1 <= count <= left:
         raise InputError(f"n must be in 1..{left} (the rows that may be picked), got {count}")
 

@@ -229,6 +229,8 @@ class _Alike:
 def _unit(x: Tensor) -> Tensor:
     """Rows of length one in float64, with a last coordinate by which zeros are alike."""
     x = x.cpu().double()
+    # Squares of very large or small entries would be infinite or zero.
+    x = x / x.abs().amax(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
     length = x.norm(dim=1, keepdim=True)
     nothing = (length == 0).double()
     return torch.cat([x / (length + nothing), nothing], 1)
@@ -248,19 +250,19 @@ def _quotas(quota: Any, classes: int) -> NDArray[np.int64]:
         return found
     if isinstance(quota, int | np.integer) and not isinstance(quota, bool):
         return np.full(classes, _count(quota))
-    array = np.asarray(quota)
-    if array.shape != (classes,):
+    counts = quota.tolist() if isinstance(quota, Tensor | np.ndarray) else quota
+    if not isinstance(counts, list | tuple) or len(counts) != classes:
         raise InputError(
             f"quota must be a whole number, one for each of the {classes} classes, or a mapping "
-            f"from classes, got {quota!r}"
+            f"from classes, got {counts!r:.60}"
         )
-    return np.array([_count(count) for count in array.tolist()], dtype=np.int64)
+    return np.array([_count(count) for count in counts], dtype=np.int64)
 
 
 def _count(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-        raise InputError(f"quota must be whole numbers >= 0, got {value!r}")
-    return int(value)
+        raise InputError(f"quota must be whole numbers >= 0, got {value!r:.60}")
+    return min(int(value), np.iinfo(np.int64).max)
 
 
 def _is_number(value: Any) -> bool:
