@@ -128,3 +128,13 @@ def test_shapes_are_refused_by_name(tmp_path):
     (tmp_path / "x.npy").write_bytes(b"not an array")
     with pytest.raises(InputError, match="cannot read"):
         Rows(tmp_path / "x.npy", "embeddings")
+
+
+def test_gradients_of_sure_rows_keep_their_direction():
+    sure = torch.tensor([[1 - 1e-9, 1e-9], [0.6, 0.4]], dtype=torch.float64)
+    points = GradientEmbedding(sure, torch.ones(2, 1)).block(0, 2)
+    a = points.factors[0].double()
+    torch.testing.assert_close(
+        a[0], torch.tensor([-1e-9, 1e-9], dtype=torch.float64), rtol=1e-6, atol=0
+    )
+    torch.testing.assert_close(points.norms[0].item(), 2e-18, rtol=1e-6, atol=0)

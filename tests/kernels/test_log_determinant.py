@@ -136,6 +136,17 @@ def test_copies_add_nothing_without_a_regularizer():
         greedy(function, 1)
 
 
+@pytest.mark.parametrize("method", ["naive", "lazy"])
+def test_without_a_regularizer_first_gains_are_nothing_and_volumes_differ(method):
+    s, _, private, full = space(3, "cosine01", p=0)
+    chosen = greedy(LogDeterminant(s, 0.0), 5, method=method)
+    check(chosen, lambda a: volume(full[:70, :70], a), 5, 1.0, range(70))
+    assert chosen.gains[0] == 0 > chosen.gains[1]
+    assert not len(private)
+    again = greedy(LogDeterminantCG(s, private, 0.0), 5, method=method)
+    assert again.rows.tolist() == chosen.rows.tolist()
+
+
 def test_what_is_not_positive_definite_is_refused_by_name():
     s, query, private, _ = space(1, "cosine01")
     with pytest.raises(InputError, match=r"eta=3\.0; use a larger lam or smaller knobs"):

@@ -116,7 +116,9 @@ def test_first_gains_that_are_all_nothing_still_leave_volumes_to_tell_apart(case
     kernel = alike(x, x)
     for n in range(2, 6):
         made = picks.rows[: n - 1].tolist()
-        worth = {j: logdet(kernel[np.ix_([*made, j], [*made, j])]) for j in set(range(SIZE)) - {*made}}
+        worth = {
+            j: logdet(kernel[np.ix_([*made, j], [*made, j])]) for j in set(range(SIZE)) - {*made}
+        }
         assert worth[picks.rows[n - 1]] == pytest.approx(max(worth.values()), abs=1e-6)
     assert picks.scores.sum() == pytest.approx(max(worth.values()), abs=1e-5)
 

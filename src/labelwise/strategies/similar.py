@@ -105,8 +105,9 @@ def similar(
     """Pick greedily what is like a query set, unlike a private set, and not alike in itself.
 
     A row is the gradient of the last layer, bias and all, at its predicted label; query and
-    private points at their true labels. Similarities are (1 + cosine) / 2. The pool V is all
-    rows that are not labeled. With A the picks, Q the query and P the private set:
+    private points at their true labels. Similarities are (1 + cosine) / 2: 1/2 to all for a row
+    without a gradient, whose other classes all have less than 1e-19. The pool V is all rows that
+    are not labeled. With A the picks, Q the query and P the private set:
 
     ============ ================ ==================================================================
     scenario     function         value
