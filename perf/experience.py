@@ -36,7 +36,7 @@ from labelwise.learners.encoding import encode_data
 from labelwise.loop import Loop, Oracle, Round, SingleLabel, State, stratified_initial
 from labelwise.pools import open_data
 from labelwise.strategies import Experience, Picks
-from labelwise.strategies.aggregate import learned_weights
+from labelwise.strategies.linucb import learned_weights
 from perf.common import machine, table
 
 ARMS = "margin+entropy+badge+k_center+typiclust"

@@ -193,3 +193,18 @@ def test_what_does_not_fit_is_refused():
     for options in ({"delta": 1.0}, {"delta": 0}, {"horizon": 0}, {"horizon": 2.5}):
         with pytest.raises(InputError, match=next(iter(options))):
             select("albl", 3, **options, **pool)
+
+
+def test_a_damaged_state_is_one_clear_line():
+    """Whatever entry is gone or of another kind: no error of NumPy's, and no guess."""
+    truth, probs = np.zeros(30, int), binary(30, 0)
+    first = ask(4, probs, truth)
+    state, rows = json.loads(json.dumps(first.state)), first.rows.tolist()
+    for name in state:
+        for value in (None, "x", [[1, 2], [3]], float("nan")):
+            with pytest.raises(InputError, match="state is") as error:
+                ask(4, probs, truth, {**state, name: value}, rows)
+            assert "\n" not in str(error.value)
+        left = {key: value for key, value in state.items() if key != name}
+        with pytest.raises(InputError, match="state is"):
+            ask(4, probs, truth, left, rows)

@@ -10,13 +10,9 @@ from tests.test_battery import make_pool
 from labelwise.errors import InputError
 from labelwise.kernels.greedy import greedy
 from labelwise.strategies import Experience, select
-from labelwise.strategies.aggregate import (
-    UpperConfidence,
-    learned_weights,
-    rank_scores,
-    standardized,
-)
+from labelwise.strategies.aggregate import rank_scores, standardized
 from labelwise.strategies.entropy import entropy_scores
+from labelwise.strategies.linucb import UpperConfidence, learned_weights
 from labelwise.strategies.margin import margin_scores
 
 ARMS = "margin+entropy+k_center"
@@ -33,6 +29,15 @@ def test_scales_by_hand():
     found = standardized(scores, "zscore")
     assert found == pytest.approx((scores - 3) / np.sqrt((4 + 1 + 9) / 3))
     assert standardized(np.full(3, 7.0), "zscore").tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("size", [1e-320, 1e-200, 1e200, 1.7e308])
+def test_scores_of_any_size_are_scaled(size):
+    """Entropies of a saturated softmax in float64 are as small, and their squares are 0."""
+    for scale in ("zscore", "unit"):
+        expected = standardized(np.array([-1.0, 0.5, 1.0]), scale)
+        found = standardized(size * np.array([-1.0, 0.5, 1.0]), scale)
+        assert found == pytest.approx(expected, abs=1e-3 if size < 1e-300 else 1e-12)
 
 
 def test_ranks_by_hand():
@@ -63,6 +68,11 @@ def test_linucb_is_its_definition():
         rows.append(int(bound.argmax()))
         covariance += np.outer(s[rows[-1]], s[rows[-1]])
     assert chosen.rows.tolist() == rows
+
+
+def test_a_ridge_that_rounding_loses_is_refused():
+    with pytest.raises(InputError, match="ridge must be larger, got 1e-12"):
+        learned_weights(np.full((2, 2), 1e5), np.ones(2), np.zeros(2), 1e-12)
 
 
 def ask(pool, n=6, state=None, labeled=(), labels=None, **more):
@@ -223,3 +233,22 @@ def test_a_choice_that_is_no_text_is_refused(pool, value):
     for name in ("scale", "reward"):
         with pytest.raises(InputError, match=f"{name} must be known, got {value}; known: "):
             ask(pool, **{name: value})
+
+
+def test_a_damaged_state_is_one_clear_line(pool):
+    """Whatever entry is gone or of another kind: no error of NumPy's, and no guess."""
+    truth = np.zeros(120, int)
+    state = json.loads(json.dumps(ask(pool).state))
+    rows = list(state["waiting"][0])
+    for name in state:
+        for value in (None, "x", [[1, 2], [3]], float("nan")):
+            if (name, value) == ("validation_accuracy", None):
+                continue
+            with pytest.raises(InputError, match="state is") as error:
+                ask(pool, state={**state, name: value}, labeled=rows, labels=truth[rows])
+            assert "\n" not in str(error.value)
+        left = {key: value for key, value in state.items() if key != name}
+        with pytest.raises(InputError, match="state is"):
+            ask(pool, state=left, labeled=rows, labels=truth[rows])
+    with pytest.raises(InputError, match="is a damaged state of lsa"):
+        ask(pool, state={**state, "gram": [[float("inf")] * 3] * 3})

@@ -96,5 +96,20 @@ def test_what_does_not_fit_is_refused():
         ask(3, state, [0])
     with pytest.raises(InputError, match=r"labels must be in 0\.\.2"):
         ask(3, None, [0], np.full(SIZE, 3))
-    with pytest.raises(InputError, match="discount"):
-        ask(3, discount=1.5)
+    for discount in (1.5, -0.1, float("nan"), "x", None, True):
+        with pytest.raises(InputError, match="discount must be in"):
+            ask(3, discount=discount)
+
+
+def test_a_damaged_state_is_one_clear_line():
+    """Whatever entry is gone or of another kind: no error of NumPy's, and no guess."""
+    truth, first = np.zeros(SIZE, int), ask(4)
+    state, rows = json.loads(json.dumps(first.state)), first.rows.tolist()
+    for name in state:
+        for value in (None, "x", [[1, 2], [3]], float("nan")):
+            with pytest.raises(InputError, match="state is") as error:
+                ask(4, {**state, name: value}, rows, truth)
+            assert "\n" not in str(error.value)
+        left = {key: value for key, value in state.items() if key != name}
+        with pytest.raises(InputError, match="state is"):
+            ask(4, left, rows, truth)

@@ -15,10 +15,17 @@ from labelwise.errors import InputError, nearest
 from labelwise.evidence import Rows
 from labelwise.kernels import Generator
 from labelwise.kernels.cost import Sizes, Work, score_work
-from labelwise.kernels.functions import SetFunction
 from labelwise.kernels.greedy import greedy
-from labelwise.strategies.arms import Arm, items_of, known_classes, taken_up
+from labelwise.strategies.arms import (
+    Arm,
+    are_numbers,
+    is_count,
+    items_of,
+    known_classes,
+    taken_up,
+)
 from labelwise.strategies.experience import Experience
+from labelwise.strategies.linucb import UpperConfidence, learned_weights
 from labelwise.strategies.pickers import largest
 from labelwise.strategies.picks import Picks
 
@@ -46,6 +53,9 @@ def standardized(scores: NDArray[np.float64], scale: Scale) -> NDArray[np.float6
     low, high = ordered[0], ordered[-1]
     if low == high:
         return np.zeros(len(scores))
+    size = max(abs(low), abs(high))
+    if not 1e-100 < size < 1e100:  # squares would vanish or overflow
+        return standardized(scores / size, scale)
     if scale == "unit":
         return np.asarray((scores - low) / (high - low))
     mean = ordered.mean()
@@ -67,69 +77,6 @@ def rank_scores(rows: NDArray[np.int64], candidates: NDArray[np.int64]) -> NDArr
     scores = np.zeros(len(candidates))
     scores[np.searchsorted(candidates, rows)] = 1 - np.arange(len(rows)) / len(rows)
     return scores
-
-
-class UpperConfidence(SetFunction):
-    """LinUCB over contexts s: ``w . s + alpha sqrt(s' A^-1 s)``, A growing by the picks' s s'.
-
-    Rewards come after the batch, so w stands still while A grows: gains can only fall.
-
-    Args:
-        contexts: (N, M) float64, a row for each thing to pick.
-        weights: (M,) w. covariance: (M, M) A, positive definite. alpha: >= 0.
-
-    >>> from labelwise.kernels.greedy import greedy
-    >>> arms = UpperConfidence(np.eye(2), np.array([1.0, 0.9]), np.eye(2), alpha=1.0)
-    >>> greedy(arms, 2)
-    Chosen(rows=tensor([0, 1]), gains=tensor([2.0000, 1.9000], dtype=torch.float64))
-    """
-
-    rounding = 1e-9
-
-    def __init__(
-        self,
-        contexts: NDArray[np.float64],
-        weights: NDArray[np.float64],
-        covariance: NDArray[np.float64],
-        alpha: float,
-    ) -> None:
-        super().__init__()
-        self._contexts, self._alpha = contexts, alpha
-        self._mean = contexts @ weights
-        self._inverse = np.linalg.inv(covariance)
-
-    def __len__(self) -> int:
-        return len(self._contexts)
-
-    def gains(self, rows: Tensor | None = None) -> Tensor:
-        """Upper confidence bounds of the rewards, given what is in the set."""
-        at = slice(None) if rows is None else rows.numpy()
-        s = self._contexts[at]
-        spread = np.einsum("nm,nm->n", s @ self._inverse, s)
-        return torch.from_numpy(self._mean[at] + self._alpha * np.sqrt(np.maximum(spread, 0)))
-
-    def _add(self, row: int) -> None:
-        s = self._contexts[row]
-        u = self._inverse @ s  # Sherman-Morrison
-        self._inverse = self._inverse - np.outer(u, u) / (1 + s @ u)
-
-
-def learned_weights(
-    gram: NDArray[np.float64],
-    moment: NDArray[np.float64],
-    prior: NDArray[np.float64],
-    ridge: float,
-) -> NDArray[np.float64]:
-    """w = (ridge I + gram)^-1 (moment + ridge prior): ridge regression drawn towards a prior.
-
-    It minimizes ``sum (r - w . s)^2 + ridge |w - prior|^2`` for gram = sum s s' and moment =
-    sum r s.
-
-    >>> learned_weights(np.zeros((2, 2)), np.zeros(2), np.array([0.5, 0.2]), 1.0)
-    array([0.5, 0.2])
-    """
-    found = np.linalg.solve(ridge * np.eye(len(prior)) + gram, moment + ridge * prior)
-    return np.asarray(found, dtype=np.float64)
 
 
 def aggregation_work(sizes: Sizes) -> Work:
@@ -265,7 +212,7 @@ def _begun(
     """
     if settings.reward == "validation" and past.validation_accuracy is None:
         raise InputError(f"{by} with reward='validation' needs validation_accuracy=")
-    found = taken_up(past.state, strategy=by, version=_VERSION, arms=names)
+    found = taken_up(past.state, strategy=by, version=_VERSION, arms=names, sound=_sound)
     if found is None:
         return _fresh(by, names, experience, settings)
     if (found["scale"], found["reward"]) != (settings.scale, settings.reward):
@@ -275,6 +222,24 @@ def _begun(
             "start afresh"
         )
     return found
+
+
+def _sound(state: Mapping[str, Any]) -> bool:
+    """Whether a state has what `aggregated` reads."""
+    k, (items, contexts) = len(state["arms"]), state["waiting"]
+    before = state["validation_accuracy"]
+    return (
+        is_count(state["count"])
+        and {"scale", "reward"} <= set(state)
+        and are_numbers(state["prior"], k)
+        and are_numbers(state["moment"], k)
+        and are_numbers(state["gram"], k, k)
+        and len(dict.fromkeys(items)) == len(contexts)
+        and (not items or are_numbers(contexts, len(items), k))
+        and all(isinstance(label, int) for label in dict(state["predicted"]).values())
+        and (before is None or 0 <= before <= 1)
+        and bool(Experience.from_dict(state["experience"]))
+    )
 
 
 def _best(

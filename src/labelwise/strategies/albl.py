@@ -19,7 +19,9 @@ from labelwise.kernels.cost import score_work
 from labelwise.strategies.arms import (
     Arm,
     Proposals,
+    are_numbers,
     bound_arms,
+    is_count,
     items_of,
     known_classes,
     taken_up,
@@ -135,8 +137,8 @@ def albl(
         and got no label are forgotten.
 
     Raises:
-        InputError: a state of other arms or another version, labels missing for the rewards,
-            an option out of range.
+        InputError: a state of other arms or another version, or a damaged one; labels missing
+            for the rewards; an option out of range.
 
     Source:
         Hsu & Lin, "Active Learning by Learning", AAAI 2015, and the authors' libact.
@@ -150,7 +152,7 @@ def albl(
     names = [*(arm.name for arm in asked), UNIFORM]
     if UNIFORM in names[:-1]:
         raise InputError(f"{UNIFORM!r} is the name of albl's own arm: rename yours")
-    found = taken_up(state, strategy="albl", version=_VERSION, arms=names)
+    found = taken_up(state, strategy="albl", version=_VERSION, arms=names, sound=_sound)
     size = len(candidates) + (0 if labeled is None else len(labeled))
     if found is None:
         told = n * max(1, rounds - (round or 0)) if rounds is not None else len(candidates)
@@ -197,6 +199,28 @@ def _fresh(names: list[str], horizon: int, delta: float, size: int) -> dict[str,
         "weights": [],
         "waiting": [],
     }
+
+
+def _sound(state: Mapping[str, Any]) -> bool:
+    """Whether a state has what `_Draws` reads."""
+    k = len(state["arms"])
+    return (
+        is_count(state["horizon"], 1)
+        and is_count(state["pool"], 1)
+        and is_count(state["count"])
+        and 0 < state["delta"] < 1
+        and are_numbers(state["log_weights"], k)
+        and all(0 < weight < math.inf for weight in dict(state["weights"]).values())
+        and all(
+            {item: None}
+            and set(advised) <= set(range(k - 1))
+            and 0 < chance < math.inf
+            and are_numbers(chances, k)
+            and min(chances) > 0
+            and is_count(size, 1)
+            for item, advised, chance, chances, size in state["waiting"]
+        )
+    )
 
 
 class _Draws:

@@ -144,15 +144,24 @@ def items_of(rows: Any, ids: Any) -> list[Any]:
 
 
 def taken_up(
-    state: Mapping[str, Any] | None, *, strategy: str, version: int, arms: Sequence[str]
+    state: Mapping[str, Any] | None,
+    *,
+    strategy: str,
+    version: int,
+    arms: Sequence[str],
+    sound: Callable[[Mapping[str, Any]], bool],
 ) -> Mapping[str, Any] | None:
     """What a strategy's last query left behind; None at the first.
 
+    Args:
+        state: as given. strategy, version, arms: what it has to be of.
+        sound: whether it holds all that the strategy is going to read; it may fail in doing so.
+
     Raises:
-        InputError: a state of another strategy, version or other arms.
+        InputError: a state of another strategy, version or other arms, or a damaged one.
 
     >>> taken_up({"strategy": "albl", "version": 1, "arms": ["a"]}, strategy="albl", version=1,
-    ...          arms=["b"])
+    ...          arms=["b"], sound=bool)
     Traceback (most recent call last):
     labelwise.errors.InputError: state is of albl with the arms a, and now they are b: pass the
     same arms, or no state to start afresh
@@ -169,12 +178,43 @@ def taken_up(
             f"state is of version {state.get('version')!r} of {strategy}'s states, and this "
             f"labelwise reads version {version}: pass no state to start afresh"
         )
-    if list(state["arms"]) != list(arms):
+    before = state.get("arms")
+    if not isinstance(before, Sequence) or not all(isinstance(arm, str) for arm in before):
+        raise _damaged(strategy)
+    if list(before) != list(arms):
         raise InputError(
-            f"state is of {strategy} with the arms {', '.join(state['arms'])}, and now they are "
+            f"state is of {strategy} with the arms {', '.join(before)}, and now they are "
             f"{', '.join(arms)}: pass the same arms, or no state to start afresh"
         )
+    try:
+        whole = sound(state)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise _damaged(strategy) from error
+    if not whole:
+        raise _damaged(strategy)
     return state
+
+
+def _damaged(strategy: str) -> InputError:
+    return InputError(
+        f"state is a damaged state of {strategy}: pass what the last {strategy} picks have as "
+        "their state, as it was, or none to start afresh"
+    )
+
+
+def is_count(value: Any, least: int = 0) -> bool:
+    """Whether an entry of a state is a whole number, and not too small."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def are_numbers(value: Any, *shape: int) -> bool:
+    """Whether an entry of a state is an array of finite numbers.
+
+    >>> are_numbers([[1, 2.5]], 1, 2), are_numbers([1, None], 2), are_numbers([1], 2)
+    (True, False, False)
+    """
+    array = np.asarray(value)
+    return array.shape == shape and array.dtype.kind in "iuf" and bool(np.isfinite(array).all())
 
 
 def known_classes(labeled: Tensor | None, labels: Tensor | None, by: str) -> dict[int, int]:

@@ -16,7 +16,9 @@ from labelwise.kernels.cost import score_work
 from labelwise.strategies.arms import (
     Arm,
     Proposals,
+    are_numbers,
     bound_arms,
+    is_count,
     items_of,
     known_classes,
     taken_up,
@@ -132,8 +134,8 @@ def tailor(
         forgotten.
 
     Raises:
-        InputError: a state of other arms, classes or another version; labels missing, or beyond
-            the model's classes; an option out of range.
+        InputError: a state of other arms, classes or another version, or a damaged one; labels
+            missing, or beyond the model's classes; an option out of range.
 
     Source:
         Zhang, Shao, Verma & Nowak, "Algorithm Selection for Deep Active Learning with
@@ -146,9 +148,10 @@ def tailor(
     """
     asked = bound_arms(arms, "tailor")
     names = [arm.name for arm in asked]
-    if isinstance(discount, bool) or not 0 <= discount <= 1:
+    number = isinstance(discount, int | float) and not isinstance(discount, bool)
+    if not number or not 0 <= discount <= 1:
         raise InputError(f"discount must be in [0, 1], got {discount!r}")
-    found = taken_up(state, strategy="tailor", version=_VERSION, arms=names)
+    found = taken_up(state, strategy="tailor", version=_VERSION, arms=names, sound=_sound)
     classes = check("probs", probs).shape[1]
     known = {} if labels is None else known_classes(labeled, labels, "tailor")
     if any(label >= classes for label in known.values()):
@@ -179,6 +182,17 @@ def tailor(
             "counts": counts.tolist(),
             "waiting": [list(pair) for pair in zip(items_of(rows, ids), by.tolist())],
         },
+    )
+
+
+def _sound(state: Mapping[str, Any]) -> bool:
+    """Whether a state has what `_learned` reads."""
+    k, counts = len(state["arms"]), state["counts"]
+    return (
+        is_count(state["count"])
+        and are_numbers(counts, k, len(counts[0]))
+        and bool((np.asarray(counts) >= 0).all())
+        and all({item: None} and arm in range(k) for item, arm in state["waiting"])
     )
 
 
