@@ -53,6 +53,20 @@ def test_caps_are_those_from_which_mixing_flips(seed, zeros):
         assert (caps < cap).tolist() == flips(h, w, b, anchors, cap).tolist()
 
 
+@pytest.mark.parametrize("gap", [1.0, 20.0, 40.0, 400.0, 1e4])
+def test_sure_rows_move_towards_the_next_best_class(gap):
+    """Far from a boundary a gradient is less than a number holds; its direction is the same."""
+    h, w = (
+        np.array([[2.0, 1.0, 0.5]]),
+        np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 5.0]]),
+    )
+    anchors = torch.tensor([[1.0, 3.0, -1.0]], dtype=torch.float64)
+    logits = np.array([[0.0, -gap, -gap - 800]])
+    cap = flip_caps(logits, h, w, anchors).item()
+    far, way = np.linalg.norm(anchors.numpy() - h), np.linalg.norm(w[1] - w[0])
+    assert cap == pytest.approx(gap / way * np.sqrt(3) / far)
+
+
 def test_anchors_are_class_means_and_that_of_all_for_a_class_without_labels():
     h = torch.arange(10.0)[:, None] ** 2
     rows, labels = torch.tensor([7, 2, 5]), torch.tensor([0, 2, 0])

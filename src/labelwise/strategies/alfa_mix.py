@@ -181,8 +181,10 @@ class _Mixing:
         h = as_float(embeddings).double()
         z = as_float(logits).to(h.device).double()
         best = z.argmax(1, keepdim=True)
-        pull = z.softmax(1).scatter_add(1, best, -torch.ones_like(z[:, :1]))
-        gradient = pull @ self.weight
+        # Only the direction counts. It is of the other classes' shares among themselves: of a
+        # sure row their probabilities, and so the gradient, are less than a number holds.
+        others = z.scatter(1, best, -torch.inf).softmax(1)
+        gradient = others.scatter(1, best, -1.0) @ self.weight
         gap = z.gather(1, best) - z
         far = torch.cdist(h, self.anchors, compute_mode="use_mm_for_euclid_dist")
         meets = self._meets(h)
