@@ -110,6 +110,18 @@ def test_strategies_that_turn_away_from_them(world, strategy):
     assert (truth[picks.rows] == CLASSES).mean() < 0.25  # random: a quarter
 
 
+def test_before_any_is_found_the_private_set_is_there_and_empty(world):
+    loop, _, oracle, _, truth = world
+    inside = np.flatnonzero(truth < CLASSES)
+    start = loop.start([loop.ids[row] for row in inside[:9]], oracle)
+    options = {"function": "flcmi", "query_classes": "0+1+2"}
+    picks = loop.query(start.state, start.fitted, "similar", 5, options=options)
+    assert "flcmi without it is flvmi" in picks.notes[0]
+    start = loop.start(loop.ids[:12], oracle)
+    picks = loop.query(start.state, start.fitted, "similar", 5, options=options)
+    assert not picks.notes
+
+
 def test_a_label_must_be_a_class_or_the_one_mark():
     task = SingleLabel(3, ood=True)
     assert task.check("a", 3) == 3

@@ -197,6 +197,8 @@ def test_rows_found_to_be_foreign_say_nothing_of_what_belongs():
     rest = [row for row in range(200) if row not in set(labeled)]
     apart = select("poal", 10, private_classes=2, **more)
     assert apart.rows.tolist() == select("poal", 10, candidates=rest, **without).rows.tolist()
+    for same in ("2", np.array([2]), np.int64(2)):
+        assert select("poal", 10, private_classes=same, **more).rows.tolist() == apart.rows.tolist()
     assert (
         "every row counts as known"
         in select("poal", 10, private_classes=[0, 1, 2], **more).notes[0]
@@ -245,6 +247,7 @@ def test_labeled_rows_at_their_means_and_none_at_all():
         ({"max_draws": 0}, "max_draws must be"),
         ({"ridge": -1}, "ridge must be"),
         ({"private_classes": -1}, "private_classes must be"),
+        ({"private_classes": "dog"}, "private_classes must be"),
     ],
 )
 def test_what_it_refuses(option, match):

@@ -160,6 +160,29 @@ def test_an_empty_private_set_is_said(name, plain, case):
     assert plain in picks.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "plain"), [("flcmi", "flvmi"), ("logdetcmi", "logdetmi"), ("gccg", "gc")]
+)
+@pytest.mark.parametrize("points", ["gradient", "embedding"])
+def test_a_private_set_of_no_points_is_not_the_labeled_rows(name, plain, points, case):
+    given = {k: v for k, v in case.items() if not k.startswith("private")}
+    known = {"labeled": [0, 1], "labels": [1, 1], "points": points}
+    none = {"private_probs": np.zeros((0, CLASSES)), "private_embeddings": np.zeros((0, WIDTH))}
+    none["private_labels"] = np.zeros(0, int)
+    picks = select("similar", 4, **given, **known, **none, function=name)
+    alone = select("similar", 4, **given, **known, function=plain)
+    assert picks.rows.tolist() == alone.rows.tolist()
+    assert "the private set is empty" in picks.notes[0]
+
+
+@pytest.mark.parametrize("classes", ["1 + 2", (2, 1), np.array([1, 2])])
+def test_classes_of_a_set_may_be_joined_in_text(classes, case):
+    pool = {k: case[k] for k in ("probs", "embeddings")}
+    known = {"labeled": np.arange(5), "labels": np.array([0, 1, 2, 1, 0]), "function": "gcmi"}
+    one, two = (select("similar", 6, **pool, **known, query_classes=c) for c in (classes, [1, 2]))
+    assert one.rows.tolist() == two.rows.tolist()
+
+
 def test_where_nothing_gains_the_picks_are_random_and_that_is_said(case):
     given = dict(case)
     for part in ("probs", "embeddings"):
@@ -194,6 +217,12 @@ def test_rare_classes_are_found():
         ({"function": "flqmi", "query_classes": 2}, "no labeled row is of query_classes"),
         ({"function": "flqmi", "query_classes": 5}, r"query_classes must be classes 0\.\.2"),
         ({"function": "flqmi", "query_classes": []}, r"query_classes must be classes 0\.\.2"),
+        ({"function": "flqmi", "query_classes": "ant"}, r"query_classes must be .* got 'ant'"),
+        ({"function": "flqmi", "query_classes": 0.5}, r"query_classes must be .* got 0\.5"),
+        (
+            {"function": "flqmi", "query_classes": [True, False]},
+            r"query_classes must be .* got True",
+        ),
         ({"points": "pixels"}, "points must be"),
         (
             {"function": "gcmi", "query_probs": np.full((1, 3), 1 / 3)},

@@ -315,7 +315,7 @@ def check_shape(name: str, rows: Rows, sizes: dict[str, tuple[int, str]]) -> Non
     for axis, length in zip(axes, rows.shape):
         if axis == "...":
             break
-        if length == 0 and axis not in ("L", "A"):
+        if length == 0 and axis not in ("L", "A", "P"):
             raise InputError(
                 f"{name} must be {RULES[name].shape} with no axis empty, got {rows.shape}"
             )

@@ -368,10 +368,13 @@ class Loop:
         return [item for item, _ in pairs], [label for _, label in pairs]
 
     def _private(self, state: State) -> tuple[Provider, ...]:
-        """What is out of distribution, as the points that picks should be unlike."""
+        """What is out of distribution, as the points that picks should be unlike.
+
+        Where it may yet be found there are none of them: that is another thing than no such set.
+        """
         pairs = zip(state.ids, state.labels)
         foreign = [item for item, label in pairs if not self.task.inside(label)]
-        if not foreign:
+        if not foreign and not getattr(self.task, "ood", False):
             return ()
         return private_evidence(torch.from_numpy(self.rows(foreign)))
 

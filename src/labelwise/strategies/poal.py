@@ -16,6 +16,7 @@ from labelwise.kernels.cost import Sizes, Work, score_work
 from labelwise.strategies.entropy import entropy_scores
 from labelwise.strategies.pareto import drawn_batch, fronts, weighed_batch
 from labelwise.strategies.picks import Picks
+from labelwise.strategies.query_sets import class_numbers
 from labelwise.strategies.registry import strategy
 
 _ROUNDING = 2.0**-52
@@ -154,7 +155,7 @@ def poal(
     n: int,
     candidates: Tensor,
     generator: Generator,
-    private_classes: int | Sequence[int] | None = None,
+    private_classes: int | str | Sequence[int] | None = None,
     preselect: int | None = 6,
     ridge: float = 0.0,
     max_draws: int | None = None,
@@ -176,7 +177,7 @@ def poal(
         embeddings: (N, D).
         labeled, labels: (L,) rows with labels and their classes.
         private_classes: classes that do not belong, for rows found to be foreign: their labeled
-            rows say nothing of what is in distribution.
+            rows say nothing of what is in distribution. One, several, or text as ``"3+7"``.
         preselect: how many times n rows are left to draw from, >= 1; None for all candidates.
             6 is the authors' for networks; for small models they take 4 or 5.
         ridge: see `in_distribution_scores`; 0 is the authors'.
@@ -230,7 +231,7 @@ def _familiar(
     embeddings: Rows,
     labeled: Tensor | None,
     labels: Tensor | None,
-    private_classes: int | Sequence[int] | None,
+    private_classes: int | str | Sequence[int] | None,
     ridge: float,
 ) -> tuple[Tensor, list[str]]:
     """In-distribution scores, and what to note of them."""
@@ -238,11 +239,10 @@ def _familiar(
         said = "nothing is labeled" if labeled is None else "labels were not passed with labeled"
         return torch.zeros(len(probs), dtype=torch.float64), [f"{said}: every row counts as known"]
     classes = probs.shape[1]
-    private = [private_classes] if isinstance(private_classes, int) else (private_classes or ())
-    wrong = [c for c in private if isinstance(c, bool) or not isinstance(c, int) or c < 0]
-    if wrong:
-        raise InputError(f"private_classes must be class numbers, but one is {wrong[0]!r}")
-    known = ~torch.isin(labels, torch.tensor(list(private), dtype=torch.int64))
+    private: list[int] = []
+    if private_classes is not None:
+        private = class_numbers(private_classes, "private_classes")
+    known = ~torch.isin(labels, torch.tensor(private, dtype=torch.int64))
     beyond = labels[known & (labels >= classes)]
     if len(beyond):
         raise InputError(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,37 @@ class GivenSet(NamedTuple):
     probs: Rows | None
     embeddings: Rows | None
     labels: Tensor | None
-    classes: int | Sequence[int] | None
+    classes: int | str | Sequence[int] | None
+
+
+def class_numbers(value: Any, name: str, most: int | None = None) -> list[int]:
+    """The classes of an option: one, several, or text that joins them by ``+``.
+
+    Args:
+        value: a whole number; a sequence or an array of them; text such as ``"0+3"``.
+        name: the option's, for messages.
+        most: C, where classes must be less.
+
+    Raises:
+        InputError: something else, or a class out of range.
+
+    >>> class_numbers("0+3", "query_classes"), class_numbers(2, "query_classes")
+    ([0, 3], [2])
+    """
+    found: list[Any]
+    if isinstance(value, str):
+        parts = [part.strip() for part in value.split("+")]
+        found = [int(part) if part.isdecimal() else part for part in parts]
+    elif isinstance(value, Tensor | np.ndarray):
+        found = value.reshape(-1).tolist()
+    else:
+        found = list(value) if isinstance(value, Iterable) else [value]
+    for one in found:
+        whole = isinstance(one, int | np.integer) and not isinstance(one, bool)
+        if not whole or one < 0 or (most is not None and one >= most):
+            need = "class numbers >= 0" if most is None else f"classes 0..{most - 1}"
+            raise InputError(f"{name} must be {need}, got {one!r}")
+    return [int(one) for one in found]
 
 
 class SetMaker:
@@ -83,12 +114,10 @@ class SetMaker:
         return self.points(given)
 
     def _of_classes(self, given: GivenSet) -> Points:
-        wanted = [given.classes] if isinstance(given.classes, int) else list(given.classes or ())
         classes = self._p.shape[1]
-        wrong = [c for c in wanted if isinstance(c, bool) or not 0 <= c < classes]
-        if wrong or not wanted:
-            shown = wrong[0] if wrong else "none"
-            raise InputError(f"{given.name}_classes must be classes 0..{classes - 1}, got {shown}")
+        wanted = class_numbers(given.classes, f"{given.name}_classes", classes)
+        if not wanted:
+            raise InputError(f"{given.name}_classes must be classes 0..{classes - 1}, got none")
         if self._labeled is None or not len(self._labeled):
             return self._rows(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
         labeled, labels = self._known(f"{given.name}_classes")

@@ -92,8 +92,8 @@ def similar(
     memory: int | None = None,
     progress: Progress | None = None,
     function: Function = "fl",
-    query_classes: int | Sequence[int] | None = None,
-    private_classes: int | Sequence[int] | None = None,
+    query_classes: int | str | Sequence[int] | None = None,
+    private_classes: int | str | Sequence[int] | None = None,
     eta: float = 1.0,
     nu: float = 1.0,
     lam: float = 1.0,
@@ -132,9 +132,10 @@ def similar(
         query_probs, query_embeddings, query_labels: (Q, C), (Q, D), (Q,): what to be like, such
             as validation rows of rare classes.
         private_probs, private_embeddings, private_labels: (P, C), (P, D), (P,): what to be
-            unlike, such as rows found to be foreign.
+            unlike, such as rows found to be foreign; P = 0 while there are none.
         function: one of the above.
-        query_classes: take the labeled rows of these classes for the query set instead.
+        query_classes: take the labeled rows of these classes for the query set instead: one,
+            several, or text as ``"3+7"``.
         private_classes: the same for the private set. Where no private set is named at all,
             it is all labeled rows for flcg, gccg and logdetcg.
         eta: what likeness to Q counts for. nu: what likeness to P counts for; both >= 0.
@@ -147,8 +148,9 @@ def similar(
 
     Returns:
         Rows in the order picked; scores are their gains. Where no candidate gains anything, now
-        or after some picks, the rest is drawn at random. Classes of the private set that have
-        no labeled row yet leave P empty: then the value is that without it, and a note says so.
+        or after some picks, the rest is drawn at random. A private set of no points, or of classes
+        without a labeled row, leaves P empty: then the value is that without it, and a note says
+        so.
 
     Raises:
         InputError: an unknown function, an empty query set, a part of a query or private set
