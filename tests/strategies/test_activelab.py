@@ -26,8 +26,8 @@ def make(seed=0, annotators=5, several=True):
     return probs, np.array(said), truth
 
 
-def by_definition(probs, said):
-    """The paper's formulas, with plain loops; (N,) quality."""
+def by_definition(probs, said, against="consensus"):
+    """The formulas of the authors' code, with plain loops; (N,) quality."""
     votes = {}
     for row, who, what in said.tolist():
         votes.setdefault(row, {})[who] = what
@@ -38,11 +38,6 @@ def by_definition(probs, said):
         return max(range(CLASSES), key=lambda c: (counts[c], probs[row, c]))
 
     several = [row for row in votes if len(votes[row]) > 1]
-    consensus = {row: majority(row) for row in votes}
-    share = np.mean([np.mean([v == consensus[r] for v in votes[r].values()]) for r in several])
-    classes = [consensus[r] for r in several]
-    common = max(set(classes), key=lambda c: (classes.count(c), -c))
-    guess = np.mean([c != common for c in classes])
     pairs = [
         (j, votes[r][j] == votes[r][k])
         for r in several
@@ -50,36 +45,60 @@ def by_definition(probs, said):
         for k in votes[r]
         if j != k
     ]
-    overall = np.mean([same for _, same in pairs])
-    weight = {}
-    for j in annotators:
-        mine = [same for who, same in pairs if who == j]
-        agreement = np.mean(mine) if mine else overall
-        weight[j] = max(1 - (1 - agreement) / guess, 1e-6)
-    error = np.mean([probs[r].argmax() != consensus[r] for r in several])
-    asked = np.mean([len(v) for v in votes.values()])
-    model = max(1 - error / guess, 1e-6) * math.sqrt(asked)
-    mean = np.mean(list(weight.values()))
+    met = {j: [same for who, same in pairs if who == j] for j in annotators}
+    agreement = {j: np.mean(mine) for j, mine in met.items() if mine}
+    mean_agreement = np.mean(list(agreement.values()))
+
+    def weights(consensus):
+        share = np.mean([np.mean([v == consensus[r] for v in votes[r].values()]) for r in several])
+        classes = [consensus[r] for r in several]
+        common = max(set(classes), key=lambda c: (classes.count(c), -c))
+        guess = np.mean([c != common for c in classes])
+        error = np.mean([probs[r].argmax() != consensus[r] for r in several])
+        asked = np.mean([len(v) for v in votes.values()])
+        model = max(1 - error / guess, 1e-6) * math.sqrt(asked)
+        worth = {
+            j: max(1 - (1 - agreement.get(j, mean_agreement)) / guess, 1e-6) for j in annotators
+        }
+        return share, model, worth
+
+    def ensemble(row, share, model, worth):
+        total, voices = model, model * probs[row]
+        for j, what in votes.get(row, {}).items():
+            total += worth[j]
+            slip = (1 - share) / (CLASSES - 1)
+            voices = voices + worth[j] * np.where(np.arange(CLASSES) == what, share, slip)
+        return voices / total, total
+
+    known = weights({row: majority(row) for row in votes})
+    consensus = {row: ensemble(row, *known)[0].argmax() for row in votes}
+    if against == "consensus":
+        known = weights(consensus)
+    mean = np.mean(list(known[2].values()))
     quality = np.empty(len(probs))
     for row in range(len(probs)):
-        mine = votes.get(row, {})
-        ensemble = []
-        for c in range(CLASSES):
-            total, top = model, model * probs[row, c]
-            for j, what in mine.items():
-                total += weight[j]
-                top += weight[j] * (share if what == c else (1 - share) / (CLASSES - 1))
-            ensemble.append(top / total)
-        total = model + sum(weight[j] for j in mine)
-        quality[row] = (total * max(ensemble) + mean / CLASSES) / (total + mean)
+        voices, total = ensemble(row, *known)
+        best = voices[consensus.get(row, voices.argmax())]
+        quality[row] = (total * best + mean / CLASSES) / (total + mean)
     return quality
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_by_definition(seed):
+@pytest.mark.parametrize("against", ["consensus", "majority"])
+@pytest.mark.parametrize("seed", range(6))
+def test_by_definition(seed, against):
     probs, said, _ = make(seed)
-    scores = activelab_scores(probs, said, calibrate=False)
-    np.testing.assert_allclose(scores.numpy(), 1 - by_definition(probs, said), atol=1e-12)
+    alone = np.array([[40, 77, 0], [41, 77, 1]])  # this annotator met nobody
+    said = np.concatenate([said, alone])
+    scores = activelab_scores(probs, said, calibrate=False, against=against)
+    np.testing.assert_allclose(scores.numpy(), 1 - by_definition(probs, said, against), atol=1e-12)
+
+
+def test_weighing_once_more_makes_a_difference():
+    pools = [make(seed)[:2] for seed in range(6)]
+    both = [
+        [by_definition(*pool, against) for against in ("consensus", "majority")] for pool in pools
+    ]
+    assert max(np.abs(one - two).max() for one, two in both) > 0.01
 
 
 def test_single_opinions_by_hand():
@@ -87,7 +106,7 @@ def test_single_opinions_by_hand():
     probs = np.array([[0.8, 0.2], [0.8, 0.2], [0.6, 0.4]])
     said = np.array([[0, 0, 0], [1, 0, 1]])
     expected = [(2 * 0.8 + 0.5) / 3, (2 * 0.2 + 0.5) / 3, (0.6 + 0.5) / 2]
-    scores = activelab_scores(probs, said, calibrate=False)
+    scores = activelab_scores(probs, said)  # no temperature is fitted to single opinions
     np.testing.assert_allclose(1 - scores.numpy(), expected)
 
 
@@ -136,6 +155,11 @@ def test_nothing_annotated_is_least_confidence():
 def test_bad_annotations(said, message):
     with pytest.raises(InputError, match=message):
         lw.select("activelab", 1, probs=make()[0], annotations=np.array(said))
+
+
+def test_what_the_model_is_weighed_by_is_one_of_two():
+    with pytest.raises(InputError, match='against must be "consensus" or "majority"'):
+        lw.select("activelab", 1, probs=make()[0], against="votes")
 
 
 def test_one_class():

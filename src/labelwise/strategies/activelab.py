@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -64,28 +65,36 @@ class Trust:
 
 
 def activelab_scores(
-    probs: Rows | Tensor, annotations: Rows | Tensor | None = None, *, calibrate: bool = True
+    probs: Rows | Tensor,
+    annotations: Rows | Tensor | None = None,
+    *,
+    calibrate: bool = True,
+    against: Literal["consensus", "majority"] = "consensus",
 ) -> Tensor:
     """How likely each row's best-known label is wrong, were one more annotator asked.
 
     The consensus of a row is the likeliest class of an ensemble of its annotators and the
     model, each weighted by how much better it is than always saying the commonest class
-    (annotators against one another, the model against majority votes). A row without
-    annotations has the model alone. One unknown annotator, who says any class alike, is added
-    with the average weight: so a second opinion is worth less the more there are already.
+    (annotators against one another, the model against what the rows are taken for). A row
+    without annotations has the model alone. One unknown annotator, who says any class alike, is
+    added with the average weight: so a second opinion is worth less the more there are already.
 
     Args:
         probs: (N, C), C >= 2, from a model that did not train on these rows (cross-validated)
             where they are annotated.
         annotations: (A, 3) whole numbers: row of the pool, annotator, class.
         calibrate: first scale the logarithms of ``probs`` by the temperature that fits the
-            annotations best, as the authors' code does.
+            annotations best, unless no row has two, as the authors' code does (cleanlab 2.9 errs
+            in counting them: its temperatures are far too high).
+        against: what the model is weighed by: ``"majority"`` votes; or, as in the authors'
+            code, the ``"consensus"`` that is found with these weights, once more.
 
     Returns:
         (N,) float64 in [0, 1), 1 - quality. Larger = asked first.
 
     Raises:
-        InputError: one class; an annotation out of range, or two by one annotator of one row.
+        InputError: one class; an annotation out of range, or two by one annotator of one row;
+            ``against`` neither of the two.
 
     Source:
         Goh & Mueller, "ActiveLab: Active Learning with Re-Labeling by Multiple Annotators",
@@ -95,6 +104,8 @@ def activelab_scores(
     >>> activelab_scores(probs).argmax()
     tensor(1)
     """
+    if against not in ("consensus", "majority"):
+        raise InputError(f'against must be "consensus" or "majority", got {against!r}')
     rows = check("probs", probs)
     classes = rows.shape[1]
     if classes < 2:
@@ -103,38 +114,46 @@ def activelab_scores(
     if votes is None:
         return _unlabeled(rows, 1.0, Trust(np.ones(1), 1.0, None))
     known = rows.take(torch.from_numpy(votes.rows)).cpu().double().numpy()
-    power = best_power(known, votes.counts) if calibrate else 1.0
+    several = bool((votes.counts.sum(1) > 1).any())
+    power = best_power(known, votes.counts) if calibrate and several else 1.0
     known = _tempered(known, power)
-    trust = weigh(known, votes)
+    majority = (votes.counts + known / 2).argmax(1)  # the model decides between equal counts
+    trust, consensus = weigh(known, votes, majority), majority
+    if trust.agreement is not None:
+        consensus = _likeliest(_ensemble(known, votes, trust), majority)
+        if against == "consensus":
+            trust = weigh(known, votes, consensus)
     scores = _unlabeled(rows, power, trust)
-    scores[torch.from_numpy(votes.rows)] = torch.from_numpy(_labeled(known, votes, trust))
+    scores[torch.from_numpy(votes.rows)] = torch.from_numpy(
+        _labeled(known, votes, trust, consensus)
+    )
     return scores
 
 
-def weigh(probs: Floats, votes: Votes) -> Trust:
+def weigh(probs: Floats, votes: Votes, consensus: NDArray[np.int64]) -> Trust:
     """Weights of the annotators and of the model, from rows with two annotations or more.
 
     Args:
         probs: (L, C) the model's, of the annotated rows.
         votes: the annotations.
+        consensus: (L,) the class that each row is taken for.
     """
     annotators = int(votes.who.max()) + 1
     count = votes.counts.sum(1)
     several = count > 1
     if not several.any():
         return Trust(np.ones(annotators), 1.0, None)
-    majority = (votes.counts + probs / 2).argmax(1)  # the model decides between equal counts
-    share = votes.counts[np.arange(len(count)), majority] / count
-    common = np.bincount(majority[several]).argmax()
-    guess_error = max(float((majority[several] != common).mean()), LEAST_WEIGHT)
+    share = votes.counts[np.arange(len(count)), consensus] / count
+    common = np.bincount(consensus[several]).argmax()
+    guess_error = max(float((consensus[several] != common).mean()), LEAST_WEIGHT)
     agreed = votes.counts[votes.line, votes.said] - 1
     others = count[votes.line] - 1
     met = np.bincount(votes.who, others, annotators)
-    overall = agreed.sum() / others.sum()
-    agreement = np.full(annotators, overall)
     seen = met > 0
+    agreement = np.empty(annotators)
     agreement[seen] = np.bincount(votes.who, agreed, annotators)[seen] / met[seen]
-    model_error = float((probs[several].argmax(1) != majority[several]).mean())
+    agreement[~seen] = agreement[seen].mean()  # who met nobody is like the others
+    model_error = float((probs[several].argmax(1) != consensus[several]).mean())
     return Trust(
         np.maximum(1 - (1 - agreement) / guess_error, LEAST_WEIGHT),
         max(1 - model_error / guess_error, LEAST_WEIGHT) * float(np.sqrt(count.mean())),
@@ -149,8 +168,8 @@ def best_power(probs: Floats, counts: Floats) -> float:
         probs: (L, C). counts: (L, C) annotations of each class.
 
     Returns:
-        The inverse temperature in [0.01, 100] of least cross-entropy with each row's share of
-        annotations, a convex function of it.
+        The inverse of the temperature in [0.1, 8], where the authors' code looks for it, of
+        least cross-entropy with each row's share of annotations, a convex function of it.
     """
     from scipy.optimize import minimize_scalar
 
@@ -164,7 +183,7 @@ def best_power(probs: Floats, counts: Floats) -> float:
             (top + np.log(np.exp(scaled - top[:, None]).sum(1)) - (share * scaled).sum(1)).mean()
         )
 
-    return float(minimize_scalar(cross_entropy, bounds=(0.01, 100.0), method="bounded").x)
+    return float(minimize_scalar(cross_entropy, bounds=(1 / 8, 10.0), method="bounded").x)
 
 
 def _votes(annotations: Rows | Tensor | None, size: int, classes: int) -> Votes | None:
@@ -199,19 +218,30 @@ def _tempered(probs: Floats, power: float) -> Floats:
     return found / found.sum(1, keepdims=True)
 
 
-def _labeled(probs: Floats, votes: Votes, trust: Trust) -> Floats:
-    """Scores of the annotated rows, (L,)."""
-    classes = probs.shape[1]
+def _ensemble(probs: Floats, votes: Votes, trust: Trust) -> Floats:
+    """What annotators and model together say of the annotated rows, (L, C)."""
+    assert trust.agreement is not None
     voice = votes.sums(trust.annotators[votes.who])
-    total = voice.sum(1)
-    if trust.agreement is None:  # single opinions: only the model can tell how good they are
-        quality = probs[np.arange(len(probs)), (votes.counts + probs / 2).argmax(1)]
-    else:
-        slip = (1 - trust.agreement) / (classes - 1)
-        heard = voice * trust.agreement + (total[:, None] - voice) * slip
-        ensemble = (trust.model * probs + heard) / (trust.model + total)[:, None]
-        quality = ensemble.max(1)
-    return _with_unknown(quality, total + trust.model, trust, classes)
+    total = voice.sum(1, keepdims=True)
+    slip = (1 - trust.agreement) / (probs.shape[1] - 1)
+    heard = voice * trust.agreement + (total - voice) * slip
+    found: Floats = (trust.model * probs + heard) / (trust.model + total)
+    return found
+
+
+def _likeliest(ensemble: Floats, majority: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The likeliest class of each row; of several the majority's, if that is one."""
+    tied = ensemble[np.arange(len(ensemble)), majority] == ensemble.max(1)
+    return np.where(tied, majority, ensemble.argmax(1))
+
+
+def _labeled(probs: Floats, votes: Votes, trust: Trust, consensus: NDArray[np.int64]) -> Floats:
+    """Scores of the annotated rows, (L,)."""
+    # Of single opinions only the model can tell how good they are.
+    alone = trust.agreement is None
+    quality = (probs if alone else _ensemble(probs, votes, trust))[np.arange(len(probs)), consensus]
+    weight = votes.sums(trust.annotators[votes.who]).sum(1) + trust.model
+    return _with_unknown(quality, weight, trust, probs.shape[1])
 
 
 def _unlabeled(rows: Rows, power: float, trust: Trust) -> Tensor:
@@ -249,6 +279,7 @@ def activelab(
     candidates: Tensor,
     generator: Generator,
     calibrate: bool = True,
+    against: Literal["consensus", "majority"] = "consensus",
     picker: str | Picker = "top",
 ) -> Picks | Chosen:
     """The n rows with the largest `activelab_scores`, to be labeled or labeled again.
@@ -261,9 +292,9 @@ def activelab(
         probs: (N, C), of annotated rows out of sample.
         annotations: (A, 3) row, annotator, class. Without any, rows rank as by
             ``least_confidence``.
-        calibrate: see `activelab_scores`.
+        calibrate, against: see `activelab_scores`.
     """
-    scores = activelab_scores(probs, annotations, calibrate=calibrate)
+    scores = activelab_scores(probs, annotations, calibrate=calibrate, against=against)
     chosen = pick(scores, n=n, candidates=candidates, generator=generator, picker=picker)
     if annotations is None:
         return chosen
