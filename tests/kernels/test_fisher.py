@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from labelwise.errors import InputError, ResourceError
-from labelwise.kernels import Chosen, Progress, fisher
+from labelwise.kernels import Chosen, Progress, fisher, fisher_blocks
 from labelwise.kernels.fisher import fisher_greedy
+from labelwise.kernels.fisher_blocks import contrasts, roots
 
 
 def pool(seed, n=40, c=3, d=4):
@@ -52,7 +53,7 @@ def by_definition(p, h, n, covered, candidates, lam, oversample):
 @pytest.mark.parametrize("lam", [1.0, 0.01])
 @pytest.mark.parametrize("oversample", [1.0, 2.0])
 def test_fisher_greedy_is_the_direct_formula(seed, lam, oversample, monkeypatch):
-    monkeypatch.setattr(fisher, "REFRESH", [3, 500][seed % 2])
+    monkeypatch.setattr(fisher, "DRIFT", [-1.0, 1e-7][seed % 2])
     p, h = pool(seed)
     covered = [] if seed == 0 else [1, 5, 7]
     candidates = np.arange(0, 40, 1 + seed % 2)
@@ -68,6 +69,42 @@ def test_fisher_greedy_is_the_direct_formula(seed, lam, oversample, monkeypatch)
     )
     assert chosen.rows.tolist() == rows
     np.testing.assert_allclose(chosen.gains.numpy(), gains, rtol=1e-8)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_roots_are_of_the_information_across_the_ones(classes):
+    p = torch.from_numpy(np.random.default_rng(classes).dirichlet(np.full(classes, 0.2), size=50))
+    p[0], p[1] = 0, 0
+    p[0, 0], p[1, -1] = 1, 1  # certain, at either end
+    p[2, 1:] = 0
+    p[2] /= p[2].sum()
+    across = contrasts(classes)
+    whole = p.diag_embed() - p[:, :, None] * p[:, None]
+    root = roots(p)
+    torch.testing.assert_close(across.T @ across, torch.eye(classes - 1, dtype=torch.float64))
+    torch.testing.assert_close(root.mT @ root, across.T @ whole @ across, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_blocks_and_a_held_copy_do_not_matter(held, monkeypatch):
+    p, h = pool(5, n=60, c=4, d=9)
+    whole = fisher_greedy(p, h, 8, covered=torch.tensor([3]))
+    monkeypatch.setattr(fisher_blocks, "BLOCK_BYTES", 8 * 36 * 7)
+    monkeypatch.setattr(fisher, "BLOCK_BYTES", 8 * 36 * 7)
+    monkeypatch.setattr(fisher, "_HOLD_BYTES", 1 << 20 if held else 0)
+    parts = fisher_greedy(p, h, 8, covered=torch.tensor([3]))
+    assert parts.rows.tolist() == whole.rows.tolist()
+    torch.testing.assert_close(parts.gains, whole.gains)
+
+
+@pytest.mark.parametrize("scale", [1e6, 1e8, 1e38, 1e200])
+@pytest.mark.parametrize("covered", [[], [0, 1]])
+def test_embeddings_that_float64_cannot_tell_from_the_ridge_are_refused(scale, covered):
+    p, h = pool(2)
+    with pytest.raises(InputError, match="too large for lam"):
+        fisher_greedy(p, h * scale, 4, covered=torch.tensor(covered, dtype=torch.int64))
+    small = fisher_greedy(p, h / scale, 4, covered=torch.tensor(covered, dtype=torch.int64))
+    assert len(small.rows.unique()) == 4
 
 
 def test_two_classes_certain_points_and_half_precision():
@@ -104,9 +141,9 @@ def test_bad_requests_name_the_rule_and_the_arithmetic():
         fisher_greedy(p, h, 2, oversample=0.5)
     with pytest.raises(InputError, match=r"same N, got \(39, 3\) and \(40, 4\)"):
         fisher_greedy(p[1:], h, 2)
-    with pytest.raises(ResourceError, match=r"four matrices of \(3 \* 4\)\^2 numbers"):
+    with pytest.raises(ResourceError, match=r"four matrices of \(2 \* 4\)\^2 numbers"):
         fisher_greedy(p, h, 2, memory=1000)
-    with pytest.raises(ResourceError, match="1000 x 1000 blocks for each of 50 candidates"):
+    with pytest.raises(ResourceError, match="999 x 999 blocks for each of 50 candidates"):
         fisher_greedy(np.full((50, 1000), 1e-3), np.ones((50, 2048)), 2)
     earlier = Chosen(torch.tensor([3]), torch.tensor([1.0]))
     with pytest.raises(InputError, match="checkpoint"):

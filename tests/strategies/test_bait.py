@@ -57,6 +57,15 @@ def test_removal_matters_somewhere():
     assert differs
 
 
+def test_rows_that_are_certain_come_in_no_order_of_the_data():
+    """Sorted by class, as data often are: the first class must not be all that is picked."""
+    probs = np.repeat(np.eye(4), 50, axis=0)
+    h = np.random.default_rng(0).normal(size=(200, 3))
+    picks = select("bait", 40, probs=probs, embeddings=h)
+    assert np.bincount(picks.rows // 50, minlength=4).min() >= 4
+    assert picks.scores.tolist() == [0] * 40
+
+
 def test_what_is_refused():
     case = {"probs": [[0.5, 0.5]] * 3, "embeddings": np.eye(3)}
     with pytest.raises(InputError, match="lam must be"):

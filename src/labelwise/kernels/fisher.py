@@ -1,4 +1,4 @@
-"""Fisher-information greedy, forward and backward: BAIT, exact, by rank-C updates."""
+"""Fisher-information greedy, forward and backward: BAIT, exact, by rank-(C - 1) updates."""
 
 from __future__ import annotations
 
@@ -11,15 +11,27 @@ from torch import Tensor
 
 from labelwise.errors import InputError, ResourceError
 from labelwise.kernels.cover import prepare
-from labelwise.kernels.fisher_blocks import BLOCK_BYTES, Classified, Step, trace_change
+from labelwise.kernels.fisher_blocks import (
+    BLOCK_BYTES,
+    Classified,
+    Step,
+    refuse,
+    trace_change,
+)
 from labelwise.kernels.functions.base import SetFunction
 from labelwise.kernels.geometry import Chosen
 from labelwise.kernels.greedy import greedy
+from labelwise.kernels.noise import Generator
 from labelwise.kernels.progress import Progress, inside
 from labelwise.kernels.rows import Rows
 
-REFRESH = 500
-"""Steps after which blocks are computed from the inverse again."""
+DRIFT = 1e-7
+"""How far a pick's blocks may be from the matrices, relatively, before all are computed anew."""
+
+_MOST = 1e9
+"""Information of a row in units of the ridge that leaves enough of float64's digits."""
+
+_HOLD_BYTES = 1 << 30
 
 
 class FisherTrace(SetFunction):
@@ -28,27 +40,26 @@ class FisherTrace(SetFunction):
     Gains are float64. Not submodular.
 
     Args:
-        points: the points that may be added (or removed), K of them.
-        inverse: (CD, CD) float64, the inverse of A; updated in place.
-        fisher: (CD, CD) float64, F.
-        scale: a point's information counts this many times.
+        points: the points that may be added (or removed), K of them, as often as they count.
+        inverse: (cD, cD) float64, the inverse of A; updated in place.
+        spread: (cD, cD) float64, A^-1 F A^-1; updated in place.
         remove: whether points leave A; a gain is then minus the rise of the trace.
+
+    Raises:
+        InputError: points so large that float64 cannot tell them from the ridge.
     """
 
     submodular = False
 
     def __init__(
-        self,
-        points: Classified,
-        inverse: Tensor,
-        fisher: Tensor,
-        scale: float,
-        remove: bool = False,
+        self, points: Classified, inverse: Tensor, spread: Tensor, remove: bool = False
     ) -> None:
         super().__init__()
-        self._points, self.inverse, self._fisher = points, inverse, fisher
-        self._scale, self._sign = scale, -1 if remove else 1
+        self._points, self.inverse, self.spread = points, inverse, spread
+        self._sign = -1 if remove else 1
         self._refresh()
+        if not bool((self._q.diagonal(dim1=1, dim2=2).sum(1) <= _MOST).all()):
+            refuse()
 
     def __len__(self) -> int:
         return len(self._points)
@@ -60,51 +71,53 @@ class FisherTrace(SetFunction):
 
     def _refresh(self) -> None:
         self._q = self._points.forms(self.inverse)
-        self._s = self._points.forms(self.inverse @ self._fisher @ self.inverse)
+        self._s = self._points.forms(self.spread)
 
     def gains(self, rows: Tensor | None = None) -> Tensor:
         """What the trace loses, see `SetFunction.gains`; O(K C^3)."""
         if rows is not None and 2 * len(rows) > len(self):
             return self.gains()[rows.cpu()]
+        places = torch.arange(len(self)) if rows is None else rows
+        step = max(1, BLOCK_BYTES // (32 * self._points.free**2))
         found = [torch.zeros(0, dtype=torch.float64, device=self.device)]
-        if rows is None:
-            for where, p, _ in self._points.blocks():
-                found.append(self._change(p, self._q[where], self._s[where], where))
-        elif len(rows):
-            p, _ = self._points.take(rows)
-            places = rows.to(self.device)
-            found.append(self._change(p, self._q[places], self._s[places], places))
+        for start in range(0, len(places), step):
+            stop = min(start + step, len(places))
+            found.append(self._change(slice(start, stop) if rows is None else places[start:stop]))
         return (self._sign * torch.cat(found)).cpu()
 
-    def _change(self, p: Tensor, q: Tensor, s: Tensor, where: slice | Tensor) -> Tensor:
+    def _change(self, where: slice | Tensor) -> Tensor:
+        where = where if isinstance(where, slice) else where.to(self.device)
+        q, s = self._q[where], self._s[where]
         if self._sign > 0:
-            return trace_change(p, q, s, self._scale, 1)
+            return trace_change(q, s, 1)
         # Rows already removed have no place in A: taking them away twice means nothing.
         here = torch.ones(len(self), dtype=torch.bool, device=self.device)
         here[torch.tensor(self.chosen, dtype=torch.int64, device=self.device)] = False
         here = here[where]
-        change = torch.full((len(p),), torch.inf, dtype=torch.float64, device=self.device)
-        change[here] = trace_change(p[here], q[here], s[here], self._scale, -1)
+        change = torch.full((len(q),), torch.inf, dtype=torch.float64, device=self.device)
+        change[here] = trace_change(q[here], s[here], -1)
         return change
 
     def _add(self, row: int) -> None:
-        p, h = self._points.take(torch.tensor([row]))
-        step = Step(self.inverse, self._fisher, p[0], h[0], self._scale, self._sign)
-        if (len(self.chosen) + 1) % REFRESH == 0:
+        root, h = (part[0] for part in self._points.take(torch.tensor([row])))
+        step = Step(self.inverse, self.spread, root, h, self._sign)
+        near, far = step.own
+        off = (near - self._q[row]).abs().max() > DRIFT * (1 + near.abs().max())
+        if off or (far - self._s[row]).abs().max() > DRIFT * far.abs().max():
             self._refresh()
             return
-        for where, _, some in self._points.blocks():
-            step.change(some, self._q[where], self._s[where])
+        for where, roots, some in self._points.blocks():
+            step.change(roots, some, self._q[where], self._s[where])
 
     def bytes_needed(self, n: int) -> int:
-        """The blocks; the inverse, F and a product of both; what a step holds."""
-        return bytes_needed(len(self), self._points.classes, self._points.width)
+        """The blocks; the matrices and what makes them; what a step holds."""
+        return bytes_needed(len(self), self._points.free + 1, self._points.width)
 
 
 def bytes_needed(candidates: int, classes: int, width: int) -> int:
-    """Bytes that `fisher_greedy` holds: two C x C blocks a candidate, four (CD)^2 matrices."""
-    square = (classes * width) ** 2
-    return 16 * candidates * classes**2 + 32 * square + 24 * candidates + 4 * BLOCK_BYTES
+    """Bytes that `fisher_greedy` holds: two c x c blocks a candidate, four (cD)^2 matrices."""
+    free = classes - 1
+    return 16 * candidates * free**2 + 32 * (free * width) ** 2 + 24 * candidates + 4 * BLOCK_BYTES
 
 
 def fisher_greedy(
@@ -116,6 +129,7 @@ def fisher_greedy(
     candidates: Tensor | None = None,
     lam: float = 1.0,
     oversample: float = 2.0,
+    ties: Generator | None = None,
     device: torch.device | str | None = None,
     memory: int | None = None,
     progress: Progress | None = None,
@@ -135,6 +149,7 @@ def fisher_greedy(
         candidates: (K,) int64 rows that may be picked; all by default. F is of all rows.
         lam: ridge, > 0. The authors use 1, and 0.01 for CIFAR-10.
         oversample: picks before removal, as a multiple of n, >= 1; at most all candidates.
+        ties: decides between equal gains, by item; the lowest row does without it.
         device: where to compute; where the embeddings are by default.
         memory: bytes the call may hold beyond its inputs; the machine's memory by default.
         progress: is told the rows as they are added, before any is removed, and may hold
@@ -145,14 +160,15 @@ def fisher_greedy(
         (n,) float64.
 
     Raises:
-        InputError: n, a row or an option out of range, or arrays that do not fit each other.
-        ResourceError: memory for the blocks and the (CD)^2 matrices is missing.
+        InputError: n, a row or an option out of range, arrays that do not fit each other, or
+            embeddings so large that float64 cannot tell them from the ridge.
+        ResourceError: memory for the blocks and the matrices is missing.
 
     Source:
         Ash, Goel, Krishnamurthy & Kakade, "Gone Fishing: Neural active learning with Fisher
         embeddings", NeurIPS 2021. The same picks as its N x C x CD arrays give, in
-        O(K C^2 (D + C)) a step: two C x C blocks a candidate are updated at rank C - 1. Memory:
-        2 K C^2 + 4 (CD)^2 float64.
+        O(K C^2 (D + C)) a step: with c = C - 1, two c x c blocks a candidate are updated at rank
+        c. Memory: 2 K c^2 + 4 (cD)^2 float64.
 
     >>> probs = torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.99, 0.01]])
     >>> fisher_greedy(probs, [[2.0, 0.0], [0.0, 1.0], [3.0, 3.0]], 1).rows
@@ -163,23 +179,38 @@ def fisher_greedy(
     where = h.device if device is None else torch.device(device)
     taken, allowed = prepare(_Counted(len(p)), n, covered, candidates)
     rows = torch.from_numpy(allowed.nonzero()[0])
-    _check_memory(len(rows), p.shape[1], h.shape[1], memory)
+    hold = _check_memory(len(rows), p.shape[1], h.shape[1], memory)
     share = n / (len(taken) + n)
-    fisher = Classified(p, h, torch.arange(len(p)), where).information()
-    inverse = Classified(p, h, torch.from_numpy(taken), where).information().mul_(1 - share)
-    inverse.diagonal().add_(lam)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(inverse))
-    points = Classified(p, h, rows, where)
-    forward = FisherTrace(points, inverse, fisher, share)
+    inverse, spread = _matrices(p, h, torch.from_numpy(taken), lam, share, where)
+    forward = FisherTrace(Classified(p, h, rows, where, share, hold), inverse, spread)
     most = min(len(rows), math.ceil(oversample * n))
-    added = greedy(forward, most, progress=inside(progress, rows))
+    mine = None if ties is None else ties.of(rows.numpy())
+    added = greedy(forward, most, ties=mine, progress=inside(progress, rows))
     kept = torch.arange(most)
     if most > n:
-        some = Classified(p, h, rows[added.rows], where)
-        backward = FisherTrace(some, forward.inverse, fisher, share, remove=True)
-        gone = greedy(backward, most - n).rows
+        some = Classified(p, h, rows[added.rows], where, share, hold)
+        del forward  # its blocks
+        backward = FisherTrace(some, inverse, spread, remove=True)
+        mine = None if ties is None else ties.of(rows[added.rows].numpy())
+        gone = greedy(backward, most - n, ties=mine).rows
         kept = kept[~torch.isin(kept, gone)]
     return Chosen(rows[added.rows[kept]], added.gains[kept])
+
+
+def _matrices(
+    p: Rows, h: Rows, labeled: Tensor, lam: float, share: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """A^-1 and A^-1 F A^-1 before any pick, (cD, cD) float64."""
+    total = Classified(p, h, labeled, device).information().mul_(1 - share)
+    total.diagonal().add_(lam)
+    lower, failed = torch.linalg.cholesky_ex(total)
+    if int(failed):
+        refuse()
+    del total
+    inverse = torch.cholesky_inverse(lower)
+    del lower
+    fisher = Classified(p, h, torch.arange(len(p)), device).information()
+    return inverse, inverse @ fisher @ inverse
 
 
 class _Counted:
@@ -204,16 +235,23 @@ def _check(p: Rows, h: Rows, lam: float, oversample: float) -> None:
         raise InputError(f"oversample must be a finite number >= 1, got {oversample}")
 
 
-def _check_memory(candidates: int, classes: int, width: int, memory: int | None) -> None:
+def _check_memory(candidates: int, classes: int, width: int, memory: int | None) -> int:
+    """Bytes that are left for a copy of the candidates.
+
+    Raises:
+        ResourceError: there is less than the call needs.
+    """
     need = bytes_needed(candidates, classes, width)
     have = memory
     if have is None:
         have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if need > have:
+        free = classes - 1
         raise ResourceError(
-            f"memory must be at least {need / 1e9:.3g} GB, got {have / 1e9:.3g} GB: two {classes} "
-            f"x {classes} blocks for each of {candidates} candidates take "
-            f"{16 * candidates * classes**2 / 1e9:.3g} GB, four matrices of "
-            f"({classes} * {width})^2 numbers {32 * (classes * width) ** 2 / 1e9:.3g} GB; use "
+            f"memory must be at least {need / 1e9:.3g} GB, got {have / 1e9:.3g} GB: two {free} "
+            f"x {free} blocks for each of {candidates} candidates take "
+            f"{16 * candidates * free**2 / 1e9:.3g} GB, four matrices of "
+            f"({free} * {width})^2 numbers {32 * (free * width) ** 2 / 1e9:.3g} GB; use "
             "fewer candidates, or narrower embeddings"
         )
+    return min(have - need, _HOLD_BYTES)

@@ -6,31 +6,32 @@ from torch import Tensor
 
 from labelwise.errors import InputError
 from labelwise.evidence import Rows, check
-from labelwise.kernels import Chosen, Progress, fisher_greedy
+from labelwise.kernels import Chosen, Generator, Progress, fisher_greedy
 from labelwise.kernels.cost import Sizes, Work
 from labelwise.strategies.registry import strategy
 
 
 def bait_work(sizes: Sizes) -> Work:
-    """Two C x C blocks a row, updated 3 n times; matrices of (C D)^2."""
-    classes, size = max(2, sizes.classes), max(2, sizes.classes) * sizes.width
-    steps = 3.0 * sizes.n
-    step = sizes.rows * classes**2 * (4.0 * sizes.width + 8.0 * classes) + 8.0 * size**2 * classes
+    """Two blocks of C - 1 squared a row, updated 2 n times; matrices of ((C - 1) D)^2."""
+    free = max(1, sizes.classes - 1)
+    size, steps = free * sizes.width, 3.0 * sizes.n
+    step = sizes.rows * free**2 * (4.0 * sizes.width + 8.0 * free) + 8.0 * size**2 * free
     forms = 4.0 * sizes.rows * size**2 + 8.0 * size**3
-    held = 16.0 * sizes.rows * classes**2 + 32.0 * size**2 + 24.0 * sizes.rows
+    held = 16.0 * sizes.rows * free**2 + 32.0 * size**2 + 24.0 * sizes.rows
+    copy = 8.0 * sizes.rows * (sizes.width + free**2)
     return Work(
-        products=(0.2 * sizes.n * step, 4 * (steps * step + forms * (2 + steps / 500))),
+        products=(0.2 * sizes.n * step, 4 * (steps * step + 2 * forms)),
         passes=(2, 4 + 2 * steps),
-        numbers=(sizes.n * sizes.rows, 40 * steps * sizes.rows * (classes**2 + sizes.width)),
+        numbers=(sizes.n * sizes.rows, 40 * steps * sizes.rows * (free**2 + sizes.width)),
         steps=(sizes.n, 200 * steps),
-        held=(0.3 * held, 2 * held + 4e6),
+        held=(0.3 * held, 2 * held + min(copy, 2.0**30) + 4e6),
     )
 
 
 @strategy(
     cite="Ash et al., NeurIPS 2021",
     cost=bait_work,
-    costs="(C D)^2 numbers several times; n steps of N C^2 D.",
+    costs="(C D)^2 numbers four times; 2 n steps of 4 N C^2 D operations.",
     fails=(
         "Cannot run with many classes times columns, where it says so; assumes that only the "
         "last layer matters."
@@ -43,6 +44,7 @@ def bait(
     *,
     n: int,
     candidates: Tensor,
+    generator: Generator,
     memory: int | None = None,
     progress: Progress | None = None,
     lam: float = 1.0,
@@ -61,16 +63,17 @@ def bait(
         labeled: (L,) rows that have labels.
         lam: ridge, > 0. The authors take 1, and 0.01 for CIFAR-10.
         oversample: picks before any are dropped, as a multiple of n, >= 1.
-        memory: bytes; 16 N C^2 + 32 (C D)^2 are needed at the least.
+        memory: bytes; with c = C - 1, 16 N c^2 + 32 (c D)^2 are needed at the least.
 
     Returns:
         Rows in the order added; the score of each is by how much it lowered the trace then.
-        Rows whose predictions are certain lower it by 0 and come last, lowest row first.
+        Rows whose predictions are certain lower it by 0 and come last; equal ones go by noise.
 
     Raises:
-        InputError: a single class, or an option out of range.
+        InputError: a single class, an option out of range, or embeddings so large for ``lam``
+            (a row's information over 1e9 times it) that float64 cannot tell them apart.
         ResourceError: the blocks and matrices do not fit. At C = 100, D = 512 the matrices take
-            84 GB: use fewer classes or narrower embeddings.
+            82 GB: use fewer classes or narrower embeddings.
 
     Source:
         Ash, Goel, Krishnamurthy & Kakade, "Gone Fishing: Neural Active Learning with Fisher
@@ -93,6 +96,7 @@ def bait(
         candidates=candidates,
         lam=lam,
         oversample=oversample,
+        ties=generator.child("ties"),
         memory=memory,
         progress=progress,
     )
