@@ -180,3 +180,25 @@ def test_rows_are_at_no_distance_from_themselves(kind, width):
     assert torch.equal(found[~same], plain[~same])
     away = s.between(s.take(rows), s.take(torch.arange(30, 40)), rows, torch.arange(30, 40))
     assert torch.equal(away, s.between(s.take(rows), s.take(torch.arange(30, 40))))
+
+
+@pytest.mark.parametrize("width", [1e-2, 1e-4, 1e-7])
+def test_a_narrow_kernel_tells_copies_from_near_copies(width):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(12, 40))
+    x = np.concatenate([x, x, x + rng.normal(size=x.shape) * width / 9])
+    s = Similarity(Euclidean(x, shift=False), "rbf", width=width)
+    rows, others = torch.arange(36), torch.arange(35, -1, -1)
+    found = s.between(s.take(rows), s.take(others), rows, others)
+    squared = ((x[:, None] - x[::-1]) ** 2).sum(2)
+    np.testing.assert_allclose(found, np.exp(-squared / (2 * width**2)), atol=1e-3)
+
+
+@pytest.mark.parametrize("width", [1e-300, 1e-160, 1e-30, 1e160, 1e300, 10**30])
+def test_a_width_out_of_single_precision_is_a_limit(width):
+    x = np.array([[0.0, 1.0], [0.0, 1.0], [3.0, 1.0]])
+    s = Similarity(Euclidean(x), "rbf", width=width)
+    rows = torch.arange(3)
+    alike = [[1, 1, 0], [1, 1, 0], [0, 0, 1]] if width < 1 else np.ones((3, 3))
+    np.testing.assert_array_equal(s.between(s.take(rows), s.take(rows), rows, rows), alike)
+    np.testing.assert_array_equal(s.pairs(rows, rows.flip(0)), np.array(alike)[rows, rows.flip(0)])

@@ -49,3 +49,23 @@ def test_with_a_kernel_the_discrepancy_is_least_at_every_pick(seed):
 def test_bad_options():
     with pytest.raises(InputError, match="sigma must be a positive number"):
         select("herding", 1, embeddings=np.eye(3), sigma=0)
+
+
+@pytest.mark.parametrize("sigma", [1e-4, 1e-30])
+def test_a_row_is_like_itself_and_its_copies_however_narrow_the_kernel(sigma):
+    x = np.random.default_rng(0).normal(size=(30, 8)) + 3
+    x[20:] = x[:10]
+    picks = select("herding", 8, embeddings=x, sigma=sigma)
+    count = np.where((np.arange(30) < 10) | (np.arange(30) >= 20), 2, 1)
+    mean, total = count / 30, (count / 30).mean()
+    copy = np.arange(30) % 20
+
+    def value(rows):
+        t = len(rows)
+        alike = (copy[rows][:, None] == copy[rows]).sum()
+        return -(t * t * total - 2 * t * mean[rows].sum() + alike) / 2
+
+    for t in range(8):
+        rows = picks.rows.tolist()[:t]
+        gains = [value([*rows, j]) - value(rows) for j in range(30) if j not in rows]
+        assert picks.scores[t] == pytest.approx(max(gains), abs=1e-6)

@@ -55,3 +55,12 @@ def test_bad_options():
     x = np.eye(3)
     with pytest.raises(InputError, match="sigma must be a positive number"):
         select("max_herding", 1, embeddings=x, sigma=0)
+
+
+@pytest.mark.parametrize("sigma", [1e-4, 1e-160])
+def test_a_narrow_kernel_covers_copies_whole(sigma):
+    x = np.random.default_rng(1).normal(size=(40, 12))
+    x[20:] = x[:20]
+    picks = select("max_herding", 20, embeddings=x, sigma=sigma)
+    assert sorted(row % 20 for row in picks) == list(range(20))
+    np.testing.assert_allclose(picks.scores, 2 / 40)

@@ -65,9 +65,11 @@ class Columns:
             self._slots.popitem(last=False)
         slots = sorted(set(range(self.most)) - set(self._slots.values()))[: len(fresh)]
         self._slots.update(zip(fresh, slots))
-        points = self.similarity.take(torch.tensor(fresh, dtype=torch.int64))
+        wanted = torch.tensor(fresh, dtype=torch.int64)
+        points = self.similarity.take(wanted)
         for start, block in self.similarity.blocks():
-            part = self.similarity.between(block, points).T
+            numbers = torch.arange(start, start + len(block))
+            part = self.similarity.between(block, points, numbers, wanted).T
             for k, slot in enumerate(slots):
                 self._held[slot, start : start + len(block)] = part[k]
         self.passes += 1

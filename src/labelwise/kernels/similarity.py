@@ -11,6 +11,12 @@ from torch import Tensor
 from labelwise.errors import InputError, nearest
 from labelwise.kernels.geometry import Geometry, Points
 
+_BLUNT = 1e-3
+"""What rounding may do to the exponent of ``rbf`` before near pairs are measured again."""
+
+_STEEPEST = 1e38
+_PAIRS = 1 << 20
+
 Kind = Literal["dot", "cosine", "cosine01", "rbf", "top_hat", "distance", "complement", "given"]
 
 
@@ -57,7 +63,7 @@ class Similarity:
             )
         self.geometry = geometry
         self.kind: Kind = kind
-        self.width = width
+        self.width = None if width is None else float(width)
 
     def __len__(self) -> int:
         return len(self.geometry)
@@ -96,8 +102,9 @@ class Similarity:
         Args:
             some, others: points to compare.
             rows, other_rows: their row numbers, (len(some),) and (len(others),) int64. Where
-                both are given, ``top_hat`` decides pairs too close to ``width`` for single
-                precision in float64, and where distances count a row's to itself is 0.
+                both are given, what single precision cannot tell is measured in float64: for
+                ``top_hat`` pairs too close to ``width``, for a narrow ``rbf`` near pairs; and
+                where distances count a row's to itself is 0.
         """
         if self.kind == "dot":
             return self.geometry.inner(some, others)
@@ -109,9 +116,11 @@ class Similarity:
         if self.kind == "top_hat":
             return self._inside(squared, some, others, rows, other_rows)
         squared.clamp_(min=0)
+        if self.kind == "rbf":
+            self._sharpen(squared, some, others, rows, other_rows)
         _meet(squared, rows, other_rows)
-        if self.kind == "rbf" and self.width is not None:
-            return squared.mul_(-0.5 / self.width**2).exp_()
+        if self.kind == "rbf":
+            return squared.mul_(-self._steepness).exp_()
         return squared.sqrt_() if self.width is None else squared.sqrt_().neg_().add_(self.width)
 
     def own(self, rows: Tensor) -> Tensor:
@@ -138,7 +147,7 @@ class Similarity:
         if self.width is None:
             return squared.sqrt()
         if self.kind == "rbf":
-            return (squared * (-0.5 / self.width**2)).exp()
+            return (squared * -self._steepness).exp()
         if self.kind == "complement":
             return self.width - squared.sqrt()
         return (squared < max(self.width * self.width, 5e-324)).double()
@@ -155,6 +164,38 @@ class Similarity:
         else:
             inner.mul_((scale * _inverse_length(some))[:, None]).mul_(_inverse_length(others))
         return inner.add_(plus) if plus else inner
+
+    @property
+    def _steepness(self) -> float:
+        """``1 / (2 width^2)``, as far as single precision goes."""
+        assert self.width is not None
+        return min(0.5 / self.width / self.width, _STEEPEST)
+
+    def _sharpen(
+        self,
+        squared: Tensor,
+        some: Points,
+        others: Points,
+        rows: Tensor | None,
+        other_rows: Tensor | None,
+    ) -> None:
+        """Measure near pairs in float64, where the width is small enough to see the difference.
+
+        Computed distances of copies and near-copies are rounding errors, which a wide kernel
+        takes for zero and a narrow one for far apart.
+        """
+        if rows is None or other_rows is None or not len(some) or not len(others):
+            return
+        slack = self.geometry.error * (some.norms[:, None] + others.norms.amax()).float()
+        if float(slack.amax()) * self._steepness <= _BLUNT:
+            return
+        step = max(1, _PAIRS // len(others))
+        for part in torch.arange(len(some)).split(step):
+            at = part.to(squared.device)
+            i, j = (squared[at] <= 4 * slack[at]).nonzero(as_tuple=True)
+            if len(i):
+                apart = self.geometry.exact(rows[part[i.cpu()]], other_rows[j.cpu()])
+                squared[at[i], j] = apart.to(squared)
 
     def _inside(
         self,

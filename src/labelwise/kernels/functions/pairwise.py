@@ -156,7 +156,7 @@ class Pairwise(SetFunction):
         if self._slope is not None:
             gain += (len(self.chosen) - self._steps) * self._slope[rows.to(self.device)]
         if self._pending and self.weight != 0:
-            gain += self.weight * self._sums(self.similarity.take(rows), self._pending)
+            gain += self.weight * self._sums(rows, self._pending)
         return gain
 
     def _many(self, rows: Tensor | None) -> Tensor:
@@ -228,18 +228,19 @@ class Pairwise(SetFunction):
         ahead = self._columns.look_ahead(
             rows,
             self._score[rows],
-            lambda line: self.weight * self._sums(self.similarity.take(line.cpu()), missing),
+            lambda line: self.weight * self._sums(line.cpu(), missing),
             lambda score, own: self.weight,
             self._slope,
         )
         return [row for row in ahead if row not in self._columns]
 
-    def _sums(self, points: Points, rows: list[int]) -> Tensor:
-        """Sum of the similarities of some points to some rows, (n,) float64."""
+    def _sums(self, rows: Tensor, picks: list[int]) -> Tensor:
+        """Sum of the similarities of some rows to some picks, (n,) float64."""
+        points = self.similarity.take(rows)
         total = torch.zeros(len(points), dtype=torch.float64, device=self.device)
-        for start in range(0, len(rows), _ADDED):
-            some = self.similarity.take(torch.tensor(rows[start : start + _ADDED]))
-            total += self.similarity.between(points, some).double().sum(1)
+        for part in _tensor(picks).split(_ADDED):
+            some = self.similarity.take(part)
+            total += self.similarity.between(points, some, rows, part).double().sum(1)
         return total
 
     def _column_limit(self, memory: int | None) -> int:
@@ -288,9 +289,11 @@ def row_sums(similarity: Similarity) -> tuple[Tensor, Tensor]:
     total = torch.zeros(len(similarity), dtype=torch.float64, device=similarity.device)
     step = 1024
     for begin in range(0, len(similarity), step):
-        some = similarity.take(torch.arange(begin, min(begin + step, len(similarity))))
+        rows = torch.arange(begin, min(begin + step, len(similarity)))
+        some = similarity.take(rows)
         for start, block in similarity.blocks():
-            found = similarity.between(block, some)
+            numbers = torch.arange(start, start + len(block))
+            found = similarity.between(block, some, numbers, rows)
             total[start : start + len(block)] += found.sum(1, dtype=torch.float64)
     return total, own
 
