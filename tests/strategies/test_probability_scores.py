@@ -84,6 +84,15 @@ def test_margin_needs_two_classes():
         margin_scores([[1.0], [1.0]])
 
 
+@pytest.mark.parametrize("name", ["entropy", "margin", "least_confidence"])
+@pytest.mark.parametrize("picker", ["power", "per_cost"])
+def test_a_row_that_holds_a_little_more_than_one_scores_zero(name, picker):
+    probs = np.array([[1.004, 0.0], [0.9, 0.1], [1.0, 0.0]])
+    picks = select(name, 3, probs=probs, picker=picker, costs=np.ones(3))
+    assert picks.rows[0] == 1
+    assert picks.scores[1:].tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("score", [margin_scores, least_confidence_scores, entropy_scores])
 def test_scores_refuse_logits(score):
     with pytest.raises(InputError, match=r"row 1 .* pass them as logits="):

@@ -23,7 +23,7 @@ def entropy_scores(probs: Rows | Tensor) -> Tensor:
         probs: (N, C) class distributions, anything `Rows` takes.
 
     Returns:
-        (N,) float64 in [0, log C], in nats. Larger = asked first.
+        (N,) float64 in [0, log C], in nats, as far as the row sums to 1. Larger = asked first.
 
     Raises:
         InputError: wrong shape, or a row that is no distribution.
@@ -36,7 +36,9 @@ def entropy_scores(probs: Rows | Tensor) -> Tensor:
     tensor([0.6931, 0.0000], dtype=torch.float64)
     """
     rows = check("probs", probs)
-    return per_row(rows.blocks(), len(rows), lambda block: entropy_of(as_float(block)))
+    # A rounded row may hold a little more than 1, whose entropy would be negative.
+    scores = per_row(rows.blocks(), len(rows), lambda block: entropy_of(as_float(block)))
+    return scores.clamp_min_(0)
 
 
 def entropy_of(probs: Tensor) -> Tensor:

@@ -31,7 +31,8 @@ def least_confidence_scores(probs: Rows | Tensor) -> Tensor:
     tensor([0.5000, 0.2500], dtype=torch.float64)
     """
     rows = check("probs", probs)
-    return per_row(rows.blocks(), len(rows), lambda block: 1 - as_float(block).amax(1).double())
+    scores = per_row(rows.blocks(), len(rows), lambda block: 1 - as_float(block).amax(1).double())
+    return scores.clamp_min_(0)  # a rounded row may hold a little more than 1
 
 
 @strategy(

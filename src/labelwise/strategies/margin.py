@@ -41,7 +41,7 @@ def margin_scores(probs: Rows | Tensor) -> Tensor:
 
     def closeness(block: Tensor) -> Tensor:
         first, second = as_float(block).topk(2, dim=1).values.double().T
-        return 1 - (first - second)
+        return (1 - (first - second)).clamp_min_(0)  # a rounded row may hold more than 1
 
     return per_row(rows.blocks(), len(rows), closeness)
 
