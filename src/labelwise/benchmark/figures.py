@@ -98,7 +98,9 @@ def advantage(curves: Mapping[str, Curve], looks: Looks, baseline: str) -> Any:
 def dots(comparisons: Sequence[Comparison], looks: Looks, baseline: str) -> Any:
     """Final accuracy and area under the curve against the baseline: dots with intervals."""
     rows = [row for row in comparisons if row.final_difference is not None]
-    figure, axes = new_figure(8.2, 1.35 + 0.34 * len(rows), columns=2)
+    figure, axes = new_figure(
+        8.2, 1.35 + (0.34 if len(rows) <= 20 else 0.24) * len(rows), columns=2
+    )
     panels = (
         ("Final accuracy", [row.final_difference for row in rows]),
         ("Area under the curve", [row.area_difference for row in rows]),
@@ -107,7 +109,8 @@ def dots(comparisons: Sequence[Comparison], looks: Looks, baseline: str) -> Any:
         _dot_axis(axis, [row.strategy for row in rows], looks, named=axis is axes[0])
         for place, (row, difference) in enumerate(zip(rows, differences, strict=True)):
             _draw_dot(axis, place, difference, looks[row.strategy])
-        title(axis, heading, f"points above {baseline}; bar: 95% interval, paired by seed")
+        note = f"points above {baseline}; bar: 95% interval, paired by seed"
+        title(axis, heading, note if axis is axes[0] else " ")
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:+g}" if value else "0")
     return settle(figure)
 

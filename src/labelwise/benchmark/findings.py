@@ -184,7 +184,7 @@ def _unfinished(results: Results, rows: Sequence[Comparison]) -> list[Finding]:
     return [
         Finding(
             f"Unfinished: {len(results.table)} of {cells} rounds are in. Incomplete: "
-            f"{', '.join(short)}; only seeds finished by both sides of a pair are compared. "
+            f"{_enumerated(short)}; only seeds finished by both sides of a pair are compared. "
             "Run the same command again to go on.",
             "caution",
         )
@@ -225,7 +225,10 @@ def _upper_references(results: Results) -> list[Finding]:
 
 
 def _names(items: Sequence[tuple[Comparison, Paired]]) -> str:
-    names = [row.strategy for row, _ in items]
+    return _enumerated([row.strategy for row, _ in items])
+
+
+def _enumerated(names: Sequence[str]) -> str:
     if len(names) > NAMED:
         names = [*names[:NAMED], f"{len(names) - NAMED} more"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
