@@ -76,3 +76,13 @@ def test_directions():
     picks = select("kmedoids", 2, embeddings=x, normalize=True)
     assert picks.rows[0] in (2, 3, 4)
     assert picks.rows[1] in (0, 1)
+
+
+@pytest.mark.parametrize("seed", [12, 16, 18, 21])
+def test_exchanges_among_copies_come_to_an_end(seed):
+    # Copies are as good as each other, and rounding made each look better than the other.
+    x = np.repeat(np.random.default_rng(seed).normal(size=(5, 130)), 4, axis=0).astype(np.float32)
+    picks = select("kmedoids", 1, embeddings=x, rounds_of_swaps=3)
+    distance = np.sqrt(((x.astype(float)[:, None] - x) ** 2).sum(2)).sum(0)
+    assert distance[picks[0]] == pytest.approx(distance.min(), rel=1e-5)
+    assert "none is left" in picks.notes[0]

@@ -108,7 +108,7 @@ def swap_medoids(
 
 def _block_width(size: int, medoids: int, memory: int | None) -> int:
     """How many candidates are looked at together."""
-    fixed = 40 * size + (32 << 20)
+    fixed = 64 * size + (32 << 20)
     each = 4 * size + 24 * medoids
     if memory is not None and memory < fixed + 8 * each:
         raise ResourceError(
@@ -157,18 +157,27 @@ class _State:
             numbers = torch.arange(start, start + len(block))
             held[start : start + len(block)] = self._distances.between(block, points, numbers, rows)
         made = 0
+        closed = torch.zeros(len(rows), dtype=torch.bool)
         while True:
             change = self._changes(held)
-            change[:, torch.isin(rows, self.rows).to(change.device)] = torch.inf
-            tie = _LEAST * self.cost
+            change[:, (closed | torch.isin(rows, self.rows)).to(change.device)] = torch.inf
+            before = self.cost
+            tie = _LEAST * before
             if not len(change) or float(change.min()) >= -tie:
                 return made
             # Changes too close to tell apart: the first candidate in line, its first medoid.
             near = change <= change.min() + tie / 4
             column = int(near.any(0).nonzero()[0])
             medoid = int(near[:, column].nonzero()[0])
+            kept = self.rows, self._near.clone(), self._which.clone()
             self._exchange(self._fixed + medoid, int(rows[column]), held[:, column])
-            made += 1
+            # Computed distances of copies are rounding errors, which differ from one product to
+            # the next: without this two copies would take each other's place for ever.
+            if self.cost < before - tie / 2:
+                made += 1
+            else:
+                self.rows, self._near, self._which = kept
+                closed[column] = True
 
     def _changes(self, held: Tensor) -> Tensor:
         """What exchanging each medoid for each candidate changes, (n, b) float64."""
