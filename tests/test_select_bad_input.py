@@ -9,6 +9,8 @@ from labelwise.strategies import parse_memory, select
 PROBS = np.random.default_rng(0).dirichlet(np.ones(3), size=20)
 H = np.random.default_rng(1).normal(size=(20, 4))
 
+CAL = {"probs": PROBS, "embeddings": H, "labeled": [0, 1]}
+
 
 def refused(words, *args, error=InputError, **kwargs):
     with pytest.raises(error, match=words) as caught:
@@ -186,6 +188,18 @@ def test_other_arguments():
         picker="per_cluster",
         clusters=0,
     )
+
+
+def test_options_of_another_kind():
+    """On a command line ``normalize=no`` is text, and text is true."""
+    for value in ("no", "", 0, 1.0, None, [], H):
+        refused("normalize must be true or false, got", "cal", 1, **CAL, normalize=value)
+    for value in ("ten", "", None, [10], {}, H):
+        refused("neighbors must be a number, got", "cal", 1, **CAL, neighbors=value)
+        refused("beta must be a number, got", "cal", 1, **CAL, picker="power", beta=value)
+    for value in ("half", [0.5]):
+        refused("threshold must be a number", "cluster_margin", 1, **CAL, threshold=value)
+    assert len(select("cluster_margin", 1, **CAL, threshold=None)) == 1
 
 
 def test_a_picker_asks_for_its_own_evidence():

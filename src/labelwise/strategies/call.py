@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, reduce
 from itertools import chain
@@ -76,6 +77,8 @@ class Call:
         self.arms = arms_of(strategy, given)
         options = {*strategy.options, *(self.picker.options if self.picker else ())}
         self.told = {name: value for name, value in given.items() if name in options}
+        for function in (strategy.function, *([self.picker.function] if self.picker else [])):
+            _check_kinds(function, self.told)
         evidence = {name: value for name, value in given.items() if name not in options}
         if "oracle_labels" in evidence:
             raise InputError(
@@ -230,6 +233,27 @@ class Call:
         filled = {name: self.evidence[name] for name in names}
         filled |= {name: value for name, value in self.told.items() if name in picker.options}
         return partial(picker.function, **filled)
+
+
+def _check_kinds(function: Callable[..., Any], told: Mapping[str, Any]) -> None:
+    """Refuse what an option cannot be at all: text for a number, anything but a bool for one.
+
+    Goes by plain annotations, ``bool``, ``int`` and ``float``, with ``| None`` or without; which
+    numbers are meant is for the function to say.
+    """
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint = parameter.annotation
+        text = hint if isinstance(hint, str) else getattr(hint, "__name__", str(hint))
+        kinds = set(text.split(" | "))
+        if name not in told or not kinds <= {"bool", "int", "float", "None"}:
+            continue
+        value, yes_or_no = told[name], kinds <= {"bool", "None"}
+        if value is None and "None" in kinds:
+            continue
+        if not isinstance(value, bool if yes_or_no else int | float):
+            kind = "true or false" if yes_or_no else "a number"
+            shown = " ".join(repr(value).split())
+            raise InputError(f"{name} must be {kind}, got {shown:.60}")
 
 
 def _labels(labeled: Any, labels: Any) -> dict[str, Any]:
