@@ -154,7 +154,8 @@ def test_sparse_similarities_are_those_of_near_rows(kind):
     x = np.random.default_rng(1).normal(size=(60, 4)).astype(np.float32)
     s = Similarity(Euclidean(x, shift=False), kind, width=WIDTH.get(kind))
     sparse = SparseSimilarity.nearest(s, 5)
-    near = nearest_neighbors(x, 5, exclude_self=True).rows.numpy()
+    by = x / np.linalg.norm(x, axis=1, keepdims=True) if kind == "cosine01" else x
+    near = nearest_neighbors(by, 5, exclude_self=True).rows.numpy()
     kept = np.eye(60, dtype=bool)
     kept[np.arange(60)[:, None], near] = True
     truth = np.where(kept | kept.T, by_definition(kind, x, x), 0)
@@ -202,3 +203,16 @@ def test_a_width_out_of_single_precision_is_a_limit(width):
     alike = [[1, 1, 0], [1, 1, 0], [0, 0, 1]] if width < 1 else np.ones((3, 3))
     np.testing.assert_array_equal(s.between(s.take(rows), s.take(rows), rows, rows), alike)
     np.testing.assert_array_equal(s.pairs(rows, rows.flip(0)), np.array(alike)[rows, rows.flip(0)])
+
+
+def test_near_by_angle_is_not_near_by_distance():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 3)) * 10.0 ** rng.uniform(-3, 3, (40, 1))
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = unit @ unit.T - 2 * np.eye(40)
+    near = np.zeros((40, 40), bool)
+    np.put_along_axis(near, np.argsort(-cosine, axis=1)[:, :4], True, 1)
+    sparse = SparseSimilarity.nearest(Similarity(Euclidean(x, shift=False), "cosine01"), 4)
+    found = sparse.matrix.toarray()
+    assert ((found > 0) == (near | near.T | np.eye(40, dtype=bool))).all()
+    np.testing.assert_allclose(found[near], (1 + cosine[near]) / 2, atol=1e-6)

@@ -224,6 +224,10 @@ def test_rare_classes_are_found():
             r"query_classes must be .* got True",
         ),
         ({"points": "pixels"}, "points must be"),
+        ({"nu": -1.0}, "nu must be a finite number >= 0, got -1"),
+        ({"lam": True, "function": "gc"}, "lam must be a finite number >= 0, got True"),
+        ({"neighbors": 1.5}, r"neighbors must be a whole number in 1\.\.21 .* got 1.5"),
+        ({"neighbors": 22}, r"neighbors must be a whole number in 1\.\.21 .* got 22"),
         (
             {"function": "gcmi", "query_probs": np.full((1, 3), 1 / 3)},
             "pass query_embeddings, query_labels$",

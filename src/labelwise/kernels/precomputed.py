@@ -14,6 +14,7 @@ from labelwise.errors import InputError
 from labelwise.kernels.geometry import Points
 from labelwise.kernels.neighbors import nearest_neighbors
 from labelwise.kernels.rows import Rows
+from labelwise.kernels.scaled import Scaled
 from labelwise.kernels.similarity import Similarity
 
 _BLOCK = 1024
@@ -210,11 +211,15 @@ class SparseSimilarity(Given):
 
         Args:
             similarity: N points.
-            neighbors: how many rows are near a row, >= 1, by the geometry's distance. A pair is
-                kept where either is near the other, so rows keep at least as many.
+            neighbors: how many rows are near a row, 1 <= neighbors < N, by the angle where the
+                similarity is one of angles, else by the geometry's distance. A pair is kept where
+                either is near the other, so rows keep at least as many.
 
         Returns:
             N x N entries computed in float64, at most ``N (2 neighbors + 1)`` of them.
+
+        Raises:
+            InputError: neighbors is no whole number, or out of range.
 
         >>> from labelwise.kernels import Euclidean
         >>> line = Similarity(Euclidean([[0.0], [1.0], [3.0]]), "complement", width=4)
@@ -225,8 +230,18 @@ class SparseSimilarity(Given):
         """
         from scipy.sparse import coo_array
 
-        size = len(similarity)
-        found = nearest_neighbors(similarity.geometry, neighbors, exclude_self=True)
+        size, geometry = len(similarity), similarity.geometry
+        whole = isinstance(neighbors, int) and not isinstance(neighbors, bool)
+        if not whole or not 1 <= neighbors < size:
+            raise InputError(
+                f"neighbors must be a whole number in 1..{size - 1} (the rows there are beside "
+                f"one), got {neighbors!r}"
+            )
+        if similarity.kind in ("cosine", "cosine01") and not geometry.directions:
+            # Of points of any length the short ones are near to all, whatever their angle.
+            length = geometry.squared_norms().sqrt()
+            geometry = Scaled(geometry, torch.where(length > 0, 1 / length, 0))
+        found = nearest_neighbors(geometry, neighbors, exclude_self=True)
         near = found.rows.cpu().numpy()
         every = np.arange(size)
         one, other = np.repeat(every, near.shape[1]), near.reshape(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -163,7 +164,7 @@ def similar(
         N^2 inner products of C + D numbers for fl, flvmi, flcg, flcmi; N Q for flqmi, gcmi;
         N n for the others.
     """
-    _check_options(function, points)
+    _check_options(function, points, {"eta": eta, "nu": nu, "lam": lam})
     p, h = check("probs", probs), check("embeddings", embeddings)
     inside = pool_rows(len(p), labeled, candidates)
     whole = _geometry(p, h, points, hold_limit(memory, often=True))
@@ -250,12 +251,15 @@ def _some(points: Points | None) -> Points:
     return points
 
 
-def _check_options(function: str, points: str) -> None:
+def _check_options(function: str, points: str, knobs: dict[str, float]) -> None:
     known = get_args(Function)
     if function not in known:
         raise InputError(f"function must be known, got {function!r}; {nearest(function, known)}")
     if points not in ("gradient", "embedding"):
         raise InputError(f'points must be "gradient" or "embedding", got {points!r}')
+    for name, value in knobs.items():
+        if isinstance(value, bool) or not 0 <= value < math.inf:
+            raise InputError(f"{name} must be a finite number >= 0, got {value!r}")
 
 
 def pool_rows(size: int, labeled: Tensor | None, candidates: Tensor) -> Tensor:
