@@ -130,8 +130,8 @@ def test_nonsense_is_refused():
     g = Generator(0)
     with pytest.raises(InputError, match="name one stop"):
         agglomerate(x, generator=g, threshold=1, clusters=2)
-    for clusters in (0, 11, True):
-        with pytest.raises(InputError, match=r"clusters must be in 1\.\.10"):
+    for clusters in (0, 11, 2.5, True):
+        with pytest.raises(InputError, match=r"clusters must be a whole number in 1\.\.10"):
             agglomerate(x, generator=g, clusters=clusters)
     with pytest.raises(InputError, match=r"mean_size must be in 1\.\.10"):
         agglomerate(x, generator=g, mean_size=0.5)

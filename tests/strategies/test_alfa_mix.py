@@ -172,7 +172,7 @@ def test_the_cap_of_learned_mixtures_rises_until_more_than_n_flip():
 def test_options_out_of_range():
     h, w, b, _ = make(0)
     call = {"logits": h @ w.T + b, "embeddings": h, "head_weight": w}
-    for cap in (0, 1.5, True):
+    for cap in (0, 1e-310, 1.5, True):
         with pytest.raises(InputError, match="cap must be a number in"):
             select("alfa_mix", 2, cap=cap, **call)
     with pytest.raises(InputError, match="mixture must be"):

@@ -66,6 +66,13 @@ def test_centers_that_share_their_nearest_rows():
     assert rows.tolist() == [3, 4, 20, 2]
 
 
+@pytest.mark.parametrize("iterations", [-1, 2.5, True])
+def test_iterations_out_of_range(iterations):
+    call = {"probs": [[1.0, 0.0]] * 3, "embeddings": [[0.0], [1.0], [5.0]]}
+    with pytest.raises(InputError, match="iterations must be a whole number >= 0"):
+        select("clue", 1, iterations=iterations, **call)
+
+
 def test_a_prediction_of_zeros_has_no_share_at_any_temperature():
     probs = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]])
     for temperature in (0.01, 1, 7):

@@ -63,5 +63,12 @@ def test_options_out_of_range():
         select("cluster_margin", 1, factor=0.5, **CALL)
     with pytest.raises(InputError, match='within must be "random" or "margin"'):
         select("cluster_margin", 1, within="best", **CALL)
+    for clusters in (0, 8, 2.5, True):
+        with pytest.raises(InputError, match=r"clusters must be a whole number in 1\.\.7"):
+            select("cluster_margin", 1, **CALL | {"clusters": clusters})
+    for neighbors in (0, 2.5, True):
+        with pytest.raises(InputError, match="neighbors must be a whole number >= 1"):
+            select("cluster_margin", 1, neighbors=neighbors, **CALL)
+    assert len(select("cluster_margin", 2, factor=1e308, **CALL)) == 2
     with pytest.raises(InputError, match="name one stop"):
         select("cluster_margin", 1, threshold=1.0, **CALL)

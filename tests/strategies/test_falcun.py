@@ -69,6 +69,7 @@ def test_a_power_of_zero_is_uniform():
     probs = np.array([[0.5, 0.5], [1.0, 0.0], [0.9, 0.1]])
     first = [select("falcun", 1, probs=probs, gamma=0, seed=seed).rows[0] for seed in range(300)]
     assert np.bincount(first, minlength=3).min() > 70
+    assert select("falcun", 3, probs=probs, gamma=1e308).rows.tolist() == [0, 2, 1]
     with pytest.raises(InputError, match="gamma must be a number >= 0"):
         select("falcun", 1, probs=probs, gamma=-1)
     with pytest.raises(InputError, match='scaled must be "draw" or "kept"'):

@@ -106,8 +106,10 @@ def agglomerate(
     geometry = x if isinstance(x, Geometry) else Euclidean(x)
     size = len(geometry)
     count = _stop(size, threshold, clusters, mean_size)
-    if size < 2 or isinstance(neighbors, bool) or neighbors < 1:
-        raise InputError(f"agglomerate needs 2 points and 1 neighbor, got {size} and {neighbors}")
+    if size < 2:
+        raise InputError(f"agglomerate needs 2 points, got {size}")
+    if isinstance(neighbors, bool) or not isinstance(neighbors, int) or neighbors < 1:
+        raise InputError(f"neighbors must be a whole number >= 1, got {neighbors}")
     neighbors = min(neighbors, size - 1)
     found = nearest_neighbors(
         geometry, neighbors, exclude_self=True, memory=memory, progress=progress
@@ -142,8 +144,10 @@ def _stop(
         if not 1 <= mean_size <= size:
             raise InputError(f"mean_size must be in 1..{size}, got {mean_size}")
         return math.ceil(size / mean_size)
-    if clusters is not None and (isinstance(clusters, bool) or not 1 <= clusters <= size):
-        raise InputError(f"clusters must be in 1..{size}, got {clusters}")
+    if clusters is not None:
+        whole = isinstance(clusters, int) and not isinstance(clusters, bool)
+        if not whole or not 1 <= clusters <= size:
+            raise InputError(f"clusters must be a whole number in 1..{size}, got {clusters}")
     return clusters
 
 

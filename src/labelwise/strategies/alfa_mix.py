@@ -79,7 +79,7 @@ def alfa_mix(
         mixture: the ``"closed form"`` of the paper, or ``"learned"`` for each row, anchor and
             cap in turn, which the example in the authors' code runs; it takes 20 N A C D
             operations a cap for A anchors, see `learned_caps`.
-        cap: in (0, 1], how much of an anchor may be mixed in, and the step by which it rises.
+        cap: in [1e-9, 1], how much of an anchor may be mixed in, and the step by which it rises.
             By default 0.2 for the closed form and 0.03125 for the other, as the authors have it.
         normalize: divide the embeddings by their length before k-means, as the authors do.
         iterations: of k-means, at the most.
@@ -249,11 +249,11 @@ def _flipping(caps: Tensor, n: int, cap: float) -> tuple[Tensor, float]:
 
 def _check_options(mixture: str, cap: float | None, iterations: int) -> float:
     """The cap to start with."""
-    if mixture not in _CAPS:
+    if not isinstance(mixture, str) or mixture not in _CAPS:
         raise InputError(f'mixture must be "closed form" or "learned", got {mixture!r}')
     cap = _CAPS[mixture] if cap is None else cap
-    if isinstance(cap, bool) or not isinstance(cap, int | float) or not 0 < cap <= 1:
-        raise InputError(f"cap must be a number in (0, 1], got {cap!r}")
+    if isinstance(cap, bool) or not isinstance(cap, int | float) or not 1e-9 <= cap <= 1:
+        raise InputError(f"cap must be a number in [1e-9, 1], got {cap!r}")
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
         raise InputError(f"iterations must be a whole number >= 0, got {iterations!r}")
     return cap

@@ -96,6 +96,8 @@ def clue(
     >>> select("clue", 1, probs=probs, embeddings=[[1.0], [2.0], [3.0]]).rows
     array([0])
     """
+    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
+        raise InputError(f"iterations must be a whole number >= 0, got {iterations!r}")
     weights = clue_weights(probs, temperature).cpu()
     points = Euclidean(check("embeddings", embeddings), hold=hold_limit(memory))
     at, notes = candidates.cpu(), tuple[str, ...]()

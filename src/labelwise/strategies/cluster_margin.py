@@ -111,11 +111,11 @@ def cluster_margin(
         or not 1 <= factor < math.inf
     ):
         raise InputError(f"factor must be a number >= 1, got {factor!r}")
-    if within not in ("random", "margin"):
+    if not isinstance(within, str) or within not in ("random", "margin"):
         raise InputError(f'within must be "random" or "margin", got {within!r}')
     scores = margin_scores(probs).cpu()
     rows = check("embeddings", embeddings)
-    keep = min(len(candidates), math.ceil(factor * n))
+    keep = math.ceil(min(len(candidates), factor * n))
     kept = top(scores, n=keep, candidates=candidates, generator=generator)
     points = (Cosine if normalize else Euclidean)(rows, hold=hold_limit(memory))
     stop = {"threshold": threshold, "clusters": clusters, "mean_size": mean_size}

@@ -306,5 +306,5 @@ def _check_options(groups: int, temperature: float, neighbors: int, density: str
     if isinstance(temperature, bool) or not 0 < temperature < math.inf:
         raise InputError(f"temperature must be a positive number, got {temperature!r}")
     known = get_args(Density)
-    if density not in known:
-        raise InputError(f"density must be known, got {density!r}; {nearest(density, known)}")
+    if not isinstance(density, str) or density not in known:
+        raise InputError(f"density must be known, got {density!r}; {nearest(str(density), known)}")

@@ -79,7 +79,7 @@ def falcun(
     """
     if isinstance(gamma, bool) or not isinstance(gamma, int | float) or not 0 <= gamma < math.inf:
         raise InputError(f"gamma must be a number >= 0, got {gamma!r}")
-    if scaled not in ("draw", "kept"):
+    if not isinstance(scaled, str) or scaled not in ("draw", "kept"):
         raise InputError(f'scaled must be "draw" or "kept", got {scaled!r}')
     rows, at = check("probs", probs), candidates.cpu()
     unsure = margin_scores(rows).cpu()[at].clamp(min=0).numpy()
@@ -120,7 +120,9 @@ def _drawn(
     if gamma == 0 or not may.any():
         return int(np.where(left, noise, -np.inf).argmax())
     keys = np.full(len(relevance), -np.inf)
-    keys[may] = gamma * np.log(relevance[may]) + noise[may]
+    level = np.log(relevance[may])
+    with np.errstate(over="ignore"):  # measured from the largest: too far below it is never drawn
+        keys[may] = gamma * (level - level.max()) + noise[may]
     return int(keys.argmax())
 
 
