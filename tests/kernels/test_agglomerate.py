@@ -143,5 +143,5 @@ def test_nonsense_is_refused():
         agglomerate(x, generator=g, threshold=float("nan"))
     with pytest.raises(InputError, match="far must be the largest known distance or more"):
         agglomerate(x, generator=g, clusters=3, far=1e-3)
-    with pytest.raises(InputError, match="2 points and 1 neighbor, got 1 and 20"):
+    with pytest.raises(InputError, match="needs 2 points, got 1"):
         agglomerate(torch.zeros(1, 1), generator=g, clusters=1)
