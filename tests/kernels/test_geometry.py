@@ -138,3 +138,27 @@ def test_gradients_of_sure_rows_keep_their_direction():
         a[0], torch.tensor([-1e-9, 1e-9], dtype=torch.float64), rtol=1e-6, atol=0
     )
     torch.testing.assert_close(points.norms[0].item(), 2e-18, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("hold", [0, 1 << 20])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_squares_that_leave_single_precision_are_refused(hold, dtype):
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(dtype)
+    x[7] = 1e20
+    with pytest.raises(InputError, match=r"x: row 7 is longer than 3e\+18"):
+        Euclidean(x, hold=hold).squared_norms()
+    x[7] = 0
+    for scale in (1e18, 1e-15, 0):
+        assert len(Euclidean(x * dtype(scale), hold=hold).squared_norms()) == 40
+    for shift in (0, 3):
+        with pytest.raises(InputError, match="every row is shorter than 1e-16"):
+            Euclidean((x + dtype(shift)) * dtype(1e-20))
+    assert len(Euclidean(np.full((40, 3), 1e-10, dtype)).squared_norms()) == 40
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e300])
+def test_directions_have_length_one_at_any_scale(scale):
+    x = np.random.default_rng(0).normal(size=(20, 4))
+    rows = torch.arange(20)
+    plain, scaled = (Cosine(y).exact(rows, rows.flip(0)) for y in (x, x * scale))
+    torch.testing.assert_close(scaled, plain, rtol=1e-9, atol=1e-12)

@@ -71,3 +71,12 @@ def test_partitions_that_cannot_be(name):
         select(name, 2, partitions=7, **call)
     with pytest.raises(InputError, match="leave partitions out"):
         select(name, 2, partitions=2, engine="ray", **call)
+
+
+@pytest.mark.parametrize("name", ["k_center", "robust_k_center", "kmeans", "kmedoids", "herding"])
+def test_embeddings_that_cannot_be_measured_are_refused_by_name(name):
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    with pytest.raises(InputError, match="embeddings: row 0 is longer than"):
+        select(name, 3, embeddings=x * 1e20)
+    with pytest.raises(InputError, match="embeddings: every row is shorter than"):
+        select(name, 3, embeddings=x * 1e-20)

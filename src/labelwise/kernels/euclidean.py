@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,10 @@ from labelwise.kernels.rows import Rows, in_order, per_row
 
 _SAMPLE_NUMBERS = 1 << 22
 _SUMMED = 256
+
+_LENGTHS = (1e-150, 1e150)
+_NORMS = (1e-32, 1e37)
+"""Squared norms that leave single precision room for squares: of the longest row, of any row."""
 
 
 class Euclidean(Geometry):
@@ -34,7 +39,8 @@ class Euclidean(Geometry):
         hold: bytes that a converted copy of the rows may take; a larger one is not made.
 
     Raises:
-        InputError: not two-dimensional, or no columns.
+        InputError: not two-dimensional, no columns, or numbers whose squares leave single
+            precision: larger than about 1e18, or all smaller than 1e-16.
 
     >>> g = Euclidean([[0.0, 0.0], [3.0, 4.0]])
     >>> g.squared_distances(g.block(0, 2), g.take(torch.tensor([1])))
@@ -91,7 +97,11 @@ class Euclidean(Geometry):
         return self._as_points(self._convert(self._rows.block(start, stop)), slice(start, stop))
 
     def _as_points(self, x: Tensor, rows: slice) -> Points:
-        return Points((x,), squared_norms(x) if self._norms is None else self._norms[rows])
+        if self._norms is not None:
+            return Points((x,), self._norms[rows])
+        norms = squared_norms(x)
+        self._check_long(norms, rows.start)
+        return Points((x,), norms)
 
     def blocks(self) -> Iterator[tuple[int, Points]]:
         """All points in order, as pairs of the first row's number and a block.
@@ -241,10 +251,28 @@ class Euclidean(Geometry):
         return stored.double() if out is None else out.copy_(stored)
 
     def _norms_of(self, x: Tensor) -> Tensor:
-        return torch.cat(
+        norms = torch.cat(
             [squared_norms(part) for part in x.split(self.block_size)]
             or [torch.zeros(0, dtype=torch.float64, device=x.device)]
         )
+        self._check_long(norms, 0)
+        most = float(norms.max()) if len(norms) else math.inf
+        most += 0.0 if self._shift is None else float(self._shift.double().square().sum())
+        if most < _NORMS[0] and bool(self._rows.tensor().any()):
+            raise InputError(
+                f"{self._rows.name}: every row is shorter than {_NORMS[0] ** 0.5:.0e}, too short "
+                "for distances in single precision; multiply all by one number"
+            )
+        return norms
+
+    def _check_long(self, norms: Tensor, start: int) -> None:
+        long = ~(norms < _NORMS[1])
+        if bool(long.any()):
+            raise InputError(
+                f"{self._rows.name}: row {start + int(long.nonzero()[0])} is longer than "
+                f"{_NORMS[1] ** 0.5:.0e}, too long for distances in single precision; divide all "
+                "by one number, or drop the row"
+            )
 
     def _far_from_origin(self) -> Tensor | None:
         """The mean of a few rows, if it is longer than their spread around it."""
@@ -310,5 +338,9 @@ def check_directions(rows: Rows) -> None:
 
 def _unit(x: Tensor) -> Tensor:
     """Rows scaled to length one in float64; a zero row stays zero."""
-    x = x.double()
-    return x / x.norm(dim=1, keepdim=True).clamp_(min=torch.finfo(torch.float64).tiny)
+    x, tiny = x.double(), torch.finfo(torch.float64).tiny
+    length = x.norm(dim=1, keepdim=True)
+    if not bool(((length > _LENGTHS[0]) & (length < _LENGTHS[1])).all()):
+        x = x / x.abs().amax(1, keepdim=True).clamp_(min=tiny)  # else squares leave float64
+        length = x.norm(dim=1, keepdim=True)
+    return x / length.clamp_(min=tiny)
