@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from labelwise.kernels import Generator, derive
+from labelwise.kernels import Generator, GradientEmbedding, derive
 from labelwise.strategies import select
 
 
@@ -69,6 +69,21 @@ def test_a_model_that_is_sure_of_everything_still_gets_n_rows():
     probs = np.zeros((20, 3))
     probs[:, 1] = 1
     assert len(set(select("badge", 20, probs=probs, embeddings=np.ones((20, 2))))) == 20
+
+
+def test_what_a_sure_model_leaves_open_counts_in_float64():
+    """In single precision 1 - 1e-9 is 1, and its gradient nothing."""
+    rng = np.random.default_rng(1)
+    doubt = 10.0 ** rng.uniform(-12, -8, 30)
+    probs, h = np.c_[1 - doubt, doubt], rng.normal(size=(30, 4))
+    g = gradients(probs, h)
+    norms = GradientEmbedding(probs, h).squared_norms()
+    np.testing.assert_allclose(norms, (g**2).sum(1), rtol=1e-5)
+    picks = select("badge", 5, probs=probs, embeddings=h)
+    assert picks.rows[0] == (g**2).sum(1).argmax()
+    for i in range(1, 5):
+        distance = ((g[picks.rows[i]] - g[picks.rows[:i]]) ** 2).sum(1).min()
+        assert picks.scores[i] == pytest.approx(distance, rel=1e-5)
 
 
 def test_in_partitions_each_part_is_seeded_by_itself(case):

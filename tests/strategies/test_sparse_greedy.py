@@ -160,6 +160,14 @@ def test_gradients_from_files_in_small_blocks(tmp_path, monkeypatch):
     assert select("sparse_greedy", 20, **paths).rows.tolist() == whole.rows.tolist()
 
 
+def test_a_pick_with_nothing_left_to_represent_stands_for_itself():
+    """Two draws have one direction, which a single weight uses up, but for rounding."""
+    for seed in range(20):
+        draws = np.random.default_rng(seed).dirichlet(np.ones(3), (2, 8))
+        picks = select("sparse_greedy_draws", 5, draws=draws, beta=0, refit=False)
+        assert np.count_nonzero(picks.weights != 1) == 1
+
+
 def test_what_is_refused():
     probs, h, _ = case(0)
     with pytest.raises(InputError, match="alpha must be"):

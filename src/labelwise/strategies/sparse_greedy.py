@@ -43,9 +43,12 @@ class OneByOne(NonNegativeFit):
 
     def add(self, inner: Tensor, right: float) -> None:
         """One more point; see `NonNegativeFit.add`."""
-        own = float(inner[-1])
-        best = (right - float(inner[:-1] @ self.weights)) / own if own > 0 else 0.0
-        self.weights = torch.cat([self.weights, self.weights.new_tensor([max(0.0, best)])])
+        own, taken = float(inner[-1]), inner[:-1] * self.weights
+        left = right - float(taken.sum())
+        # What rounding leaves of nothing is nothing: a weight of 1e-16 would hide a label.
+        if own <= 0 or left <= 1e-12 * (abs(right) + float(taken.abs().sum())):
+            left, own = 0.0, 1.0
+        self.weights = torch.cat([self.weights, self.weights.new_tensor([left / own])])
 
 
 class SparseGain(Residual):
