@@ -127,6 +127,8 @@ def test_the_rest_is_drawn_at_random_and_said():
     assert drawn.any()
     assert many.notes[-1] == f"{drawn.sum()} of 70 picks are drawn at random"
     assert not drawn[: 70 - drawn.sum()].any()
+    flip = many.scores[: 70 - drawn.sum()]  # all of them are asked for, those that flip first
+    assert (np.diff(flip) <= 0).all()
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -69,7 +69,8 @@ def alfa_mix(
        `flip_caps`; while they are not more than n, with at most twice the cap, three times,
        and so on until that is 1 or more.
     3. k-means with n clusters of those gives one row each, the nearest to its center. If there
-       are fewer than n they are all picked and the rest is drawn at random; the notes say so.
+       are no more than n they are all picked, those that flip first before the others, and the
+       rest is drawn at random; the notes say so.
 
     Args:
         logits: (N, C). embeddings: (N, D), the input of the last layer.
@@ -90,7 +91,7 @@ def alfa_mix(
         minus infinity for none.
 
     Raises:
-        InputError: an option out of range, or a zero row when normalizing.
+        InputError: an option out of range, or a zero row when normalizing what is clustered.
 
     Source:
         Parvaneh, Abbasnejad, Teney, Haffari, van den Hengel & Shi, "Active Learning by Feature
@@ -109,19 +110,21 @@ def alfa_mix(
         caps = flip_caps(logits, embeddings, head_weight, anchors).cpu()[able]
         flips, level = _flipping(caps, n, cap)
     kept, rest = able[flips], able[~flips].numpy()
-    count = min(n, len(kept))
     notes = [f"{len(kept)} candidates flip with at most {level:.4g} mixed in"]
-    rows = np.zeros(0, np.int64)
-    if count:
+    if len(kept) <= n:
+        ties = generator.child("ties").uniform(kept.numpy())
+        rows = kept.numpy()[np.lexsort((ties, caps[flips].numpy()))]
+    else:
         points = (Cosine if normalize else Euclidean)(embeddings)
         stream = generator.child("clusters")
-        found = kmeans(points, count, generator=stream, candidates=kept, iterations=iterations)
-        chosen = nearest_members(found, kept, len(points), n=count, generator=generator)
+        found = kmeans(points, n, generator=stream, candidates=kept, iterations=iterations)
+        chosen = nearest_members(found, kept, len(points), n=n, generator=generator)
         rows = chosen.rows.numpy()
-    if count < n:
+    missing = n - len(rows)
+    if missing:
         noise = generator.child("rest").uniform(rest)
-        rows = np.concatenate([rows, rest[np.argsort(noise, kind="stable")[: n - count]]])
-        notes.append(f"{n - count} of {n} picks are drawn at random")
+        rows = np.concatenate([rows, rest[np.argsort(noise, kind="stable")[:missing]]])
+        notes.append(f"{missing} of {n} picks are drawn at random")
     scores = torch.full((len(embeddings),), -torch.inf, dtype=torch.float64)
     scores[able] = -caps
     return Picks(rows, scores=scores[rows].numpy(), notes=tuple(notes))
