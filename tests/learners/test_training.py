@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from labelwise.errors import InputError
 from labelwise.kernels import Rows
 from labelwise.learners import MLP, CrossEntropy, Network, Objective, Recipe, ResNet18, train
-from labelwise.learners.objectives import Tapped, View, wanted_inputs
+from labelwise.learners.objectives import Looks, Sight, Tapped, View, wanted_inputs
 from labelwise.learners.recipe import learning_rate, make_optimizer, validation_split
 
 
@@ -27,6 +27,10 @@ def blobs(count=200, classes=3, width=4, seed=0):
 def fit(learner, inputs, labels, rows=None, *, classes=3, seed=0, **extra):
     rows = torch.arange(len(inputs)) if rows is None else rows
     return learner.fit(inputs, rows, labels[rows], classes=classes, seed=seed, **extra)
+
+
+def sight(forward):
+    return Sight(forward, Looks(), torch.Generator())
 
 
 def weights(model):
@@ -170,7 +174,7 @@ def _train(inputs, labels, recipe, objectives, network=None, classes=3, **extra)
         recipe=recipe,
         objectives=objectives,
         **extra,
-    )
+    ).history
 
 
 def test_few_labels_still_get_their_steps():
@@ -428,7 +432,7 @@ def test_a_view_is_computed_once_and_gives_embeddings():
 
     network = Body(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
     with Tapped(network, network[2]) as forward:
-        view = View(torch.ones(4, 2), torch.arange(4), torch.zeros(4), forward)
+        view = View(torch.ones(4, 2), torch.arange(4), torch.zeros(4), sight(forward))
         torch.testing.assert_close(network[2](view.embeddings), view.logits)
     assert calls == [4]
     assert not network[2]._forward_pre_hooks
@@ -439,7 +443,7 @@ def test_cross_entropy_by_hand():
     nn.init.eye_(network.weight)
     inputs, labels = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]]), torch.tensor([0, 1])
     with Tapped(network, network) as forward:
-        view = View(inputs, torch.arange(2), labels, forward)
+        view = View(inputs, torch.arange(2), labels, sight(forward))
         plain = CrossEntropy()(view).item()
         smooth = CrossEntropy(smoothing=0.5)(view).item()
         weighted = CrossEntropy(class_weights=[1, 3])
@@ -454,7 +458,9 @@ def test_cross_entropy_by_hand():
 def _setting(labels, classes=2):
     from labelwise.learners import Setting
 
-    return Setting(classes, labels, 2, torch.device("cpu"), torch.Generator())
+    network = nn.Linear(2, classes)
+    cpu = torch.device("cpu")
+    return Setting(classes, labels, 2, cpu, torch.Generator(), network, (2,), len(labels), 0)
 
 
 def test_balanced_class_weights_by_hand():

@@ -16,7 +16,17 @@ from labelwise.learners.encoding import Encoded, encode_data
 from labelwise.learners.evidence import model_evidence
 from labelwise.learners.mlp import MLP
 from labelwise.learners.network import Network, NetworkLearner, NetworkModel
-from labelwise.learners.objectives import CrossEntropy, Objective, Setting, Step, View
+from labelwise.learners.objectives import (
+    CrossEntropy,
+    Looks,
+    Objective,
+    Player,
+    Setting,
+    Step,
+    View,
+    list_objectives,
+    make_objective,
+)
 from labelwise.learners.recipe import Recipe
 from labelwise.learners.registry import (
     default_encoder,
@@ -28,7 +38,7 @@ from labelwise.learners.registry import (
 )
 from labelwise.learners.resnet import ResNet18
 from labelwise.learners.saving import load_model, save_model
-from labelwise.learners.training import History, train
+from labelwise.learners.training import History, Trained, train
 
 __all__ = [
     "MLP",
@@ -38,6 +48,7 @@ __all__ = [
     "Encoder",
     "History",
     "Learner",
+    "Looks",
     "Model",
     "Network",
     "NetworkLearner",
@@ -45,6 +56,7 @@ __all__ = [
     "Objective",
     "Outputs",
     "PiecewiseLinearModel",
+    "Player",
     "PosteriorModel",
     "Progress",
     "Recipe",
@@ -52,6 +64,7 @@ __all__ = [
     "Setting",
     "Step",
     "StreamingEncoder",
+    "Trained",
     "View",
     "check_fit",
     "default_encoder",
@@ -59,9 +72,11 @@ __all__ = [
     "encode_data",
     "list_encoders",
     "list_learners",
+    "list_objectives",
     "load_model",
     "make_encoder",
     "make_learner",
+    "make_objective",
     "model_evidence",
     "save_model",
     "train",

@@ -10,9 +10,8 @@ from torch import nn
 
 from labelwise.errors import InputError
 from labelwise.kernels import Rows, torch_stream
-from labelwise.learners.network import NetworkLearner
+from labelwise.learners.network import NetworkLearner, Objectives
 from labelwise.learners.networks import Perceptron, build_empty
-from labelwise.learners.objectives import Objective
 from labelwise.learners.recipe import Recipe, adapt
 
 RECIPE = Recipe(
@@ -46,7 +45,7 @@ class MLP(NetworkLearner):
         *,
         hidden: int | Sequence[int] = (256,),
         dropout: float = 0.0,
-        objectives: Sequence[Objective] = (),
+        objectives: Objectives = (),
         **recipe: Any,
     ) -> None:
         super().__init__(adapt(RECIPE, recipe, ("hidden", "dropout")), objectives)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from labelwise.errors import InputError
 from labelwise.kernels import Rows, derive
 from labelwise.learners.base import Outputs, check_fit
+from labelwise.learners.feeding import autocast
 from labelwise.learners.networks import (
     adopt_dropout,
     dropouts,
@@ -20,12 +21,20 @@ from labelwise.learners.networks import (
     posterior_draws,
     single,
 )
-from labelwise.learners.objectives import CrossEntropy, Objective, Tapped
+from labelwise.learners.objectives import (
+    CrossEntropy,
+    Looks,
+    Objective,
+    Tapped,
+    parse_objectives,
+)
 from labelwise.learners.recipe import Recipe, adapt, pick_device
-from labelwise.learners.training import Augment, History, autocast, train
+from labelwise.learners.training import History, train
 
 BLOCK_BYTES = 8 << 20
 """Bytes of float32 inputs that a minibatch of a prediction holds."""
+
+Objectives = str | Sequence[str | Objective]
 
 Factory = Callable[[tuple[int, ...], int], nn.Module]
 """Makes a network from the shape of one input row and the number of classes."""
@@ -41,6 +50,7 @@ class NetworkModel:
         item_shape: the shape of an input row.
         signature: the learner that made it.
         history: what happened in the fit; None for a model that was loaded.
+        objectives: those it was trained by, with what they learned.
 
     Attributes:
         head_weight: (C, D) float32.
@@ -56,7 +66,9 @@ class NetworkModel:
         item_shape: tuple[int, ...],
         signature: dict[str, Any],
         history: History | None = None,
+        objectives: Sequence[Objective] = (),
     ) -> None:
+        self.objectives = tuple(objectives)
         self.network = network.to(pick_device(recipe.device)).eval()
         self.classes = classes
         self.recipe = recipe
@@ -204,14 +216,15 @@ class NetworkLearner:
 
     Args:
         recipe: how it is trained.
-        objectives: what is minimized, summed; cross-entropy by default.
+        objectives: what is minimized, summed: objectives, names with options, or one text as
+            `parse_objectives` takes it; cross-entropy by default.
     """
 
     name = "network"
 
-    def __init__(self, recipe: Recipe, objectives: Sequence[Objective] = ()) -> None:
+    def __init__(self, recipe: Recipe, objectives: Objectives = ()) -> None:
         self.recipe = recipe
-        self.objectives = tuple(objectives) or (CrossEntropy(),)
+        self.objectives = parse_objectives(objectives) if objectives else (CrossEntropy(),)
 
     def build(self, inputs: Rows, classes: int, seed: int) -> nn.Module:
         """A new network for these inputs; its parameters depend on the seed alone."""
@@ -221,9 +234,9 @@ class NetworkLearner:
         """A new network before it has seen any data, to load weights into."""
         raise NotImplementedError(f"{type(self).__name__} must make a network")
 
-    def augmentation(self, item_shape: tuple[int, ...]) -> Augment | None:
-        """What changes training minibatches; nothing by default."""
-        return None
+    def looks(self, item_shape: tuple[int, ...]) -> Looks:
+        """How minibatches are changed at random; not at all by default."""
+        return Looks()
 
     def signature(self) -> dict[str, Any]:
         """Everything that decides a fit besides data and seed."""
@@ -250,7 +263,7 @@ class NetworkLearner:
         """
         check_fit(inputs, rows, labels, classes)
         network = self.build(inputs, classes, derive(seed, "weights"))
-        history = train(
+        history, trained = train(
             network,
             inputs,
             rows,
@@ -260,9 +273,9 @@ class NetworkLearner:
             recipe=self.recipe,
             objectives=self.objectives,
             unlabeled=unlabeled,
-            augment=self.augmentation(inputs.shape[1:]),
+            looks=self.looks(inputs.shape[1:]),
         )
-        return self.wrap(network, inputs.shape[1:], classes, history)
+        return self.wrap(network, inputs.shape[1:], classes, history, trained)
 
     def wrap(
         self,
@@ -270,6 +283,7 @@ class NetworkLearner:
         item_shape: tuple[int, ...],
         classes: int,
         history: History | None = None,
+        objectives: Sequence[Objective] = (),
     ) -> NetworkModel:
         """A trained network as a model."""
         return NetworkModel(
@@ -279,6 +293,7 @@ class NetworkLearner:
             item_shape=item_shape,
             signature=self.signature(),
             history=history,
+            objectives=objectives,
         )
 
 
@@ -294,7 +309,7 @@ class Network(NetworkLearner):
             generator as it was. Its ``torch.nn.Dropout`` become `Dropout`.
         name: stands for the factory in signatures; change it with the factory.
         objectives: summed; cross-entropy by default.
-        augment: applied to training minibatches, as ``augment(inputs, generator)``.
+        looks: how minibatches are changed at random, each as ``change(inputs, generator)``.
         recipe: fields of `Recipe` to change.
 
     >>> def linear(shape, classes):
@@ -311,14 +326,14 @@ class Network(NetworkLearner):
         factory: Factory,
         *,
         name: str,
-        objectives: Sequence[Objective] = (),
-        augment: Augment | None = None,
+        objectives: Objectives = (),
+        looks: Looks | None = None,
         **recipe: Any,
     ) -> None:
         super().__init__(adapt(Recipe(min_steps=300), recipe), objectives)
         self.name = f"network:{name}"
         self._factory = factory
-        self._augment = augment
+        self._looks = looks or Looks()
 
     def empty(self, item_shape: tuple[int, ...], classes: int, seed: int = 0) -> nn.Module:
         """Call the factory with torch's global generator seeded, and put that back."""
@@ -326,6 +341,6 @@ class Network(NetworkLearner):
             network = self._factory(item_shape, classes)
         return adopt_dropout(network)
 
-    def augmentation(self, item_shape: tuple[int, ...]) -> Augment | None:
-        """The augmentation given."""
-        return self._augment
+    def looks(self, item_shape: tuple[int, ...]) -> Looks:
+        """The looks given."""
+        return self._looks

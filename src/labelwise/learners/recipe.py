@@ -39,6 +39,8 @@ class Recipe:
             weights are kept.
         target_accuracy: stop after an epoch whose accuracy on its own minibatches is at least
             this; None never does.
+        average: decay of a moving average of the weights, in [0, 1), which is what is kept;
+            None keeps the weights themselves.
         precision: ``"float32"`` or ``"bf16"`` (autocast).
         device: such as ``"cpu"`` or ``"cuda"``; None takes CUDA where there is one.
 
@@ -60,6 +62,7 @@ class Recipe:
     validation: float = 0.0
     patience: int = 20
     target_accuracy: float | None = None
+    average: float | None = None
     precision: str = "float32"
     device: str | None = None
 
@@ -80,6 +83,8 @@ class Recipe:
         _require(0 < self.warmup < 1, "warmup", "in (0, 1)", self.warmup)
         _require(self.clip is None or self.clip > 0, "clip", "positive or None", self.clip)
         _require(0 <= self.validation < 1, "validation", "in [0, 1)", self.validation)
+        average = self.average
+        _require(average is None or 0 <= average < 1, "average", "in [0, 1) or None", average)
         target = self.target_accuracy
         _require(target is None or 0 < target <= 1, "target_accuracy", "in (0, 1]", target)
 

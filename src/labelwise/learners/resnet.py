@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,11 +9,10 @@ from torch import Tensor, nn
 
 from labelwise.errors import InputError
 from labelwise.kernels import Rows, torch_stream
-from labelwise.learners.network import NetworkLearner
+from labelwise.learners.network import NetworkLearner, Objectives
 from labelwise.learners.networks import SmallImageResNet, build_empty
-from labelwise.learners.objectives import Objective
+from labelwise.learners.objectives import Augment, Looks
 from labelwise.learners.recipe import Recipe, adapt
-from labelwise.learners.training import Augment
 
 RECIPE = Recipe(
     epochs=100,
@@ -53,7 +51,7 @@ class ResNet18(NetworkLearner):
         width: int = 64,
         pad: int = 4,
         flip: bool = True,
-        objectives: Sequence[Objective] = (),
+        objectives: Objectives = (),
         **recipe: Any,
     ) -> None:
         super().__init__(adapt(RECIPE, recipe, ("width", "pad", "flip")), objectives)
@@ -90,11 +88,12 @@ class ResNet18(NetworkLearner):
                 layer.weight = nn.Parameter(filters)
         return network
 
-    def augmentation(self, item_shape: tuple[int, ...]) -> Augment | None:
+    def looks(self, item_shape: tuple[int, ...]) -> Looks:
         """Shifts and flips of whole minibatches."""
-        if self.pad == 0 and not self.flip:
-            return None
-        return CropFlip(self.pad, self.flip, _channels_first(item_shape))
+        weak: Augment | None = None
+        if self.pad or self.flip:
+            weak = CropFlip(self.pad, self.flip, _channels_first(item_shape))
+        return Looks(weak)
 
 
 class CropFlip:

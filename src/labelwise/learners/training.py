@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -18,8 +19,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from labelwise.errors import InputError
 from labelwise.kernels import Rows, derive, torch_stream
-from labelwise.learners.networks import dropouts, find_head, isolated_random_state, single
-from labelwise.learners.objectives import Objective, Setting, Step, Tapped, View, wanted_inputs
+from labelwise.learners.average import Average
+from labelwise.learners.feeding import Labeled, Unlabeled, Validation, autocast
+from labelwise.learners.networks import dropouts, find_head, isolated_random_state
+from labelwise.learners.objectives import (
+    NETWORK,
+    Looks,
+    Objective,
+    Player,
+    Setting,
+    Sight,
+    Step,
+    Tapped,
+    View,
+    wanted_inputs,
+)
+from labelwise.learners.opponents import Opponent
 from labelwise.learners.recipe import (
     Recipe,
     learning_rate,
@@ -27,12 +42,6 @@ from labelwise.learners.recipe import (
     pick_device,
     validation_split,
 )
-
-Augment = Callable[[Tensor, torch.Generator], Tensor]
-"""Changes a minibatch of inputs at random; the generator is on the CPU."""
-
-VALIDATION_BLOCK = 1024
-"""Validation rows that go through the network at once."""
 
 
 class History(NamedTuple):
@@ -46,6 +55,8 @@ class History(NamedTuple):
         stopped: ``"finished"``, ``"patience"`` or ``"target"``.
         validation_rows: rows of the pool whose labels were kept apart.
         seconds: the whole fit.
+        minibatch: labeled rows in a step at most, less than asked for where memory ran out.
+        player_losses: mean loss of each epoch of every other player, by objective and player.
     """
 
     losses: list[float]
@@ -55,6 +66,15 @@ class History(NamedTuple):
     stopped: str
     validation_rows: list[int]
     seconds: float
+    minibatch: int = 0
+    player_losses: Mapping[str, list[float]] = MappingProxyType({})
+
+
+class Trained(NamedTuple):
+    """What `train` leaves behind: the history, and the objectives with what they learned."""
+
+    history: History
+    objectives: tuple[Objective, ...]
 
 
 def train(
@@ -68,14 +88,15 @@ def train(
     recipe: Recipe,
     objectives: Sequence[Objective],
     unlabeled: Tensor | None = None,
-    augment: Augment | None = None,
-) -> History:
+    looks: Looks | None = None,
+) -> Trained:
     """Train a network in place, and leave it in evaluation mode.
 
     Args:
         network: moved to the recipe's device. Its last linear layer gives the logits.
         inputs: (N, ...) the pool.
-        rows: (L,) int64 labeled rows. They are copied to the device once.
+        rows: (L,) int64 labeled rows. They are copied to the device once. With none of them an
+            epoch is a pass over the unlabeled rows, for objectives that need no labels.
         labels: (L,) int64.
         classes: C.
         seed: order, augmentation, dropout and validation split are streams of it.
@@ -83,7 +104,7 @@ def train(
         objectives: what is minimized: the sum of them. Each is copied, so none is changed.
         unlabeled: (U,) int64 rows for objectives that name ``unlabeled``; None means every
             row of the pool that is not labeled.
-        augment: applied to every training minibatch.
+        looks: how minibatches are changed at random; not at all by default.
 
     Raises:
         InputError: an objective that asks for something unknown, unlabeled rows wanted where
@@ -98,208 +119,136 @@ def train(
         network.to(device)
         kept, held = validation_split(labels, recipe.validation, seed)
         head = find_head(network, classes)
-        setting = Setting(
-            classes, labels[kept], head.in_features, device, torch_stream(seed, "objectives")
-        )
-        terms = _prepare(objectives, setting)
-        given = _Labeled(inputs, rows[kept], labels[kept], recipe, seed, device)
+        wanted = [wanted_inputs(objective) for objective in objectives]
         others = None
-        if any("unlabeled" in wanted for _, wanted in terms):
-            others = _Unlabeled(inputs, rows, unlabeled, recipe, seed, device)
-        validation = _Validation(inputs, rows[held], labels[held], recipe, device)
+        if any("unlabeled" in names for names in wanted):
+            others = Unlabeled(inputs, rows, unlabeled, recipe, seed, device)
+        setting = Setting(
+            classes,
+            labels[kept],
+            head.in_features,
+            device,
+            torch_stream(seed, "objectives"),
+            network,
+            inputs.shape[1:],
+            len(inputs),
+            0 if others is None else len(others.rows),
+        )
+        terms = _prepare(objectives, wanted, setting)
+        given = Labeled(inputs, rows[kept], labels[kept], recipe, seed, device)
+        validation = Validation(inputs, rows[held], labels[held], recipe, device)
         with Tapped(network, head) as forward:
-            fit = _Fit(forward, terms, given, others, recipe, augment, seed)
-            history = fit.run(validation)
+            sight = Sight(forward, looks or Looks(), torch_stream(seed, "augmentation"))
+            history = Fit(sight, terms, given, others, recipe).run(validation)
         for layer in dropouts(network):
             layer.generator = None
-    return history._replace(
+    history = history._replace(
         validation_rows=rows[held].tolist(), seconds=time.perf_counter() - start
     )
+    return Trained(history, tuple(term.eval() for term, _ in terms))
 
 
-_Term = tuple[Objective, tuple[str, ...]]
+Term = tuple[Objective, tuple[str, ...]]
 
 
-def _prepare(objectives: Sequence[Objective], setting: Setting) -> list[_Term]:
+def _prepare(
+    objectives: Sequence[Objective], wanted: Sequence[tuple[str, ...]], setting: Setting
+) -> list[Term]:
     """Copies of the objectives, ready for one fit, each with the inputs it names."""
     if not objectives:
         raise InputError("objectives is empty: a fit needs at least one, such as CrossEntropy()")
     terms = []
-    for objective in objectives:
-        wanted = wanted_inputs(objective)
+    for objective, names in zip(objectives, wanted):
+        if "labeled" in names and len(setting.labels) == 0:
+            raise InputError(
+                f"objective {type(objective).__name__} learns from labels, and there are none"
+            )
         term = copy.deepcopy(objective)
         term.prepare(setting)
-        terms.append((term.to(setting.device).train(), wanted))
+        terms.append((term.to(setting.device).train(), names))
     return terms
 
 
-class _Labeled:
-    """The rows that are trained on, on the device, in a new order every epoch."""
+class Fit:
+    """The loop itself.
+
+    Args:
+        sight: the network, and how rows are looked at.
+        terms: prepared objectives, each with the inputs it names.
+        labeled, unlabeled: what steps are made of; the labeled rows may be none.
+        recipe: how.
+    """
 
     def __init__(
         self,
-        inputs: Rows,
-        rows: Tensor,
-        labels: Tensor,
+        sight: Sight,
+        terms: list[Term],
+        labeled: Labeled,
+        unlabeled: Unlabeled | None,
         recipe: Recipe,
-        seed: int,
-        device: torch.device,
     ) -> None:
-        self.inputs = single(inputs.take(rows).to(device))
-        self.rows = rows.to(device)
-        self.labels = labels.to(device)
-        self.parts = -(-len(rows) // recipe.minibatch)
-        self._order = torch_stream(seed, "order")
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def epoch(self) -> tuple[Tensor, ...]:
-        """Positions of the epoch's minibatches, as equal in size as can be, at least one each.
-
-        A last minibatch of whatever is left over would give its few rows more say, and a
-        batch normalization one row to normalize.
-        """
-        order = torch.randperm(len(self.rows), generator=self._order)
-        return order.to(self.rows.device).tensor_split(self.parts)
-
-
-class _Unlabeled:
-    """Minibatches of the unlabeled rows, without end."""
-
-    def __init__(
-        self,
-        inputs: Rows,
-        labeled: Tensor,
-        rows: Tensor | None,
-        recipe: Recipe,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        if rows is None:
-            free = torch.ones(len(inputs), dtype=torch.bool)
-            free[labeled] = False
-            rows = free.nonzero()[:, 0]
-        if len(rows) == 0:
-            raise InputError("an objective wants unlabeled rows and every row is labeled")
-        self.rows = rows
-        self.device = device
-        self.none = torch.empty(0, dtype=torch.int64, device=device)
-        self._inputs = inputs
-        self._size = min(recipe.unlabeled_minibatch, len(rows))
-        self._order = torch_stream(seed, "order", "unlabeled")
-        self._queue = rows[:0]
-
-    def next(self) -> tuple[Tensor, Tensor]:
-        """Inputs and rows of the next minibatch."""
-        if len(self._queue) < self._size:
-            self._queue = self.rows[torch.randperm(len(self.rows), generator=self._order)]
-        rows, self._queue = self._queue[: self._size], self._queue[self._size :]
-        return single(self._inputs.take(rows).to(self.device)), rows.to(self.device)
-
-
-class _Validation:
-    """The labels kept apart, and the best weights by them."""
-
-    def __init__(
-        self, inputs: Rows, rows: Tensor, labels: Tensor, recipe: Recipe, device: torch.device
-    ) -> None:
-        self.inputs = single(inputs.take(rows).to(device))
-        self.labels = labels.to(device)
-        self.accuracies: list[float] = []
-        self.best_epoch = 0
-        self._patience = recipe.patience
-        self._recipe = recipe
-        self._best = (-1.0, 0.0)
-        self._weights: dict[str, Tensor] = {}
-
-    def look(self, network: nn.Module, epoch: int) -> bool:
-        """Note the accuracy after an epoch; whether patience is at an end."""
-        if len(self.labels) == 0:
-            self.best_epoch = epoch
-            return False
-        score = self._score(network)
-        self.accuracies.append(score[0])
-        if score > self._best:
-            self._best, self.best_epoch = score, epoch
-            self._weights = {k: v.clone() for k, v in network.state_dict().items()}
-        return epoch - self.best_epoch >= self._patience
-
-    def restore(self, network: nn.Module) -> None:
-        """Put the best weights back."""
-        if self._weights:
-            network.load_state_dict(self._weights)
-
-    @torch.no_grad()
-    def _score(self, network: nn.Module) -> tuple[float, float]:
-        """Accuracy, and minus the cross-entropy to decide between equal accuracies."""
-        network.eval()
-        right, loss = 0, 0.0
-        for start in range(0, len(self.labels), VALIDATION_BLOCK):
-            labels = self.labels[start : start + VALIDATION_BLOCK]
-            with autocast(self._recipe, labels.device):
-                logits = network(self.inputs[start : start + VALIDATION_BLOCK]).float()
-            right += int((logits.argmax(1) == labels).sum())
-            loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
-        return right / len(self.labels), -loss
-
-
-class _Fit:
-    """The loop itself."""
-
-    def __init__(
-        self,
-        forward: Tapped,
-        terms: list[_Term],
-        labeled: _Labeled,
-        unlabeled: _Unlabeled | None,
-        recipe: Recipe,
-        augment: Augment | None,
-        seed: int,
-    ) -> None:
-        self.forward = forward
-        self.network = forward.network
+        self.sight = sight
+        self.network = sight.forward.network
         self.terms = terms
         self.labeled = labeled
         self.unlabeled = unlabeled
         self.recipe = recipe
-        self.augment = augment
-        self.noise = torch_stream(seed, "augmentation")
         self.norms = [m for m in self.network.modules() if isinstance(m, _BatchNorm)]
+        self.players = _players(terms)
+        taken = {id(p) for player in self.players.values() for p in player.module.parameters()}
         trained = nn.ModuleList([self.network, *(term for term, _ in terms)])
         self.parameters = [p for p in trained.parameters() if p.requires_grad]
+        self.parameters = [p for p in self.parameters if id(p) not in taken]
         self.optimizer = make_optimizer(recipe, self.parameters)
-        self.epochs = max(recipe.epochs, -(-recipe.min_steps // labeled.parts))
-        self.total = self.epochs * labeled.parts
+        self.opponents = {name: Opponent(player, recipe) for name, player in self.players.items()}
+        parts = labeled.parts if len(labeled) or unlabeled is None else unlabeled.parts
+        self.epochs = max(recipe.epochs, -(-recipe.min_steps // parts))
+        self.total = self.epochs * parts
+        self.average = None if recipe.average is None else Average(self.network, recipe.average)
         self.right: list[Tensor] = []
         self.wants_step = any("step" in wanted for _, wanted in terms)
 
-    def run(self, validation: _Validation) -> History:
+    def run(self, validation: Validation) -> History:
         """All epochs, until one of the reasons to stop."""
         means: list[float] = []
+        theirs: dict[str, list[float]] = {name: [] for name in self.opponents}
         stopped = "finished"
         number = 0
         for epoch in range(self.epochs):
             self.network.train()
             losses = []
-            for at in self.labeled.epoch():
+            for at in self._positions():
                 losses.append(self.step(at, epoch, number))
                 number += 1
             means.append(self._mean(losses, number - len(losses)))
-            if validation.look(self.network, epoch):
+            for name, opponent in self.opponents.items():
+                theirs[name].append(opponent.mean(name, number))
+            with self._averaged():
+                tired = validation.look(self.network, epoch)
+            if tired:
                 stopped = "patience"
                 break
             if self._reached():
                 stopped = "target"
                 break
+        if self.average is not None:
+            self.average.put(self.network)
         validation.restore(self.network)
         self.network.eval()
         return History(
-            means, validation.accuracies, number, validation.best_epoch, stopped, [], 0.0
+            means,
+            validation.accuracies,
+            number,
+            validation.best_epoch,
+            stopped,
+            [],
+            0.0,
+            self.recipe.minibatch,
+            theirs,
         )
 
     def step(self, at: Tensor, epoch: int, number: int) -> Tensor:
-        """One update from the labeled rows at these positions; returns the loss."""
+        """One update from the labeled rows at these positions; returns the network's loss."""
         rate = learning_rate(self.recipe, number, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -311,8 +260,7 @@ class _Fit:
         for norm in alone:
             norm.eval()
         with autocast(self.recipe, at.device):
-            losses = [term(**{name: given[name] for name in wanted}) for term, wanted in self.terms]
-            loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+            loss, others = self._losses(given)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for norm in alone:
@@ -320,33 +268,61 @@ class _Fit:
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimizer.step()
+        for name, opponent in self.opponents.items():
+            opponent.step(others[name], number, self.total)
         for term, _ in self.terms:
             term.after_step(self.network)
-        if self.recipe.target_accuracy is not None:
+        if self.average is not None:
+            self.average.update(self.network)
+        if self.recipe.target_accuracy is not None and len(at):
             view: View = given["labeled"]
             self.right.append((view.logits.detach().argmax(1) == view.labels).sum())
         return loss.detach()
+
+    def _losses(self, given: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The network's loss, summed over objectives, and each other player's."""
+        mine: list[Tensor] = []
+        others: dict[str, Tensor] = {}
+        for place, (term, wanted) in enumerate(self.terms):
+            found = term(**{name: given[name] for name in wanted})
+            if isinstance(found, Tensor):
+                mine.append(found)
+                continue
+            mine += [loss for player, loss in found.items() if player == NETWORK]
+            others |= {_key(place, term, p): loss for p, loss in found.items() if p != NETWORK}
+        if others.keys() != self.opponents.keys():
+            raise InputError(
+                f"objectives must give a loss for each of their players, {sorted(self.opponents)}, "
+                f"got {sorted(others)}"
+            )
+        return mine[0] if len(mine) == 1 else torch.stack(mine).sum(), others
+
+    def _positions(self) -> Sequence[Tensor]:
+        """Labeled positions of an epoch's steps; empty ones where nothing is labeled."""
+        if len(self.labeled) or self.unlabeled is None:
+            return self.labeled.epoch()
+        return [self.labeled.labels[:0]] * self.unlabeled.parts
 
     def _views(self, at: Tensor) -> dict[str, Any]:
         """What objectives may ask for in this step."""
         data = self.labeled
         given: dict[str, Any] = {"network": self.network}
-        given["labeled"] = View(
-            self._augmented(data.inputs[at]), data.rows[at], data.labels[at], self.forward
-        )
+        if len(at):
+            given["labeled"] = View(data.inputs[at], data.rows[at], data.labels[at], self.sight)
         if self.unlabeled is not None:
             inputs, rows = self.unlabeled.next()
-            given["unlabeled"] = View(
-                self._augmented(inputs), rows, self.unlabeled.none, self.forward
-            )
+            given["unlabeled"] = View(inputs, rows, self.unlabeled.none, self.sight)
         return given
 
-    def _augmented(self, inputs: Tensor) -> Tensor:
-        return inputs if self.augment is None else self.augment(inputs, self.noise)
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, the network has the weights that are kept in the end."""
+        if self.average is None:
+            return contextlib.nullcontext()
+        return self.average.inside(self.network)
 
     def _reached(self) -> bool:
         """Whether the epoch's minibatches were predicted as well as the target asks."""
-        if self.recipe.target_accuracy is None:
+        if self.recipe.target_accuracy is None or not self.right:
             return False
         right = int(torch.stack(self.right).sum())
         self.right.clear()
@@ -370,8 +346,14 @@ class _Fit:
         return float(values.mean())
 
 
-def autocast(recipe: Recipe, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Mixed precision where the recipe says so, else nothing."""
-    if recipe.precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+def _players(terms: Sequence[Term]) -> dict[str, Player]:
+    """The players of all objectives, by a name of their own."""
+    return {
+        _key(place, term, name): player
+        for place, (term, _) in enumerate(terms)
+        for name, player in term.players().items()
+    }
+
+
+def _key(place: int, term: Objective, player: str) -> str:
+    return f"{place} {type(term).__name__} {player}"

@@ -1,0 +1,37 @@
+"""What a fit minimizes: objectives, which add up in the one training loop."""
+
+from labelwise.learners.objectives.base import (
+    NETWORK,
+    Losses,
+    Objective,
+    Player,
+    Setting,
+    Step,
+    wanted_inputs,
+)
+from labelwise.learners.objectives.cross_entropy import CrossEntropy
+from labelwise.learners.objectives.registry import (
+    list_objectives,
+    make_objective,
+    parse_objectives,
+)
+from labelwise.learners.objectives.views import Augment, Looks, Sight, Tapped, View
+
+__all__ = [
+    "NETWORK",
+    "Augment",
+    "CrossEntropy",
+    "Looks",
+    "Losses",
+    "Objective",
+    "Player",
+    "Setting",
+    "Sight",
+    "Step",
+    "Tapped",
+    "View",
+    "list_objectives",
+    "make_objective",
+    "parse_objectives",
+    "wanted_inputs",
+]

@@ -1,0 +1,151 @@
+"""Objectives: what a fit minimizes. They add up in the one training loop.
+
+An objective is a module whose ``forward`` names, by its parameters, the inputs it wants from the
+loop (as a strategy names its evidence) and returns a loss, or one for each player where two play.
+It may own modules, which are then trained along, and state, which is kept in its buffers.
+
+    inputs      what the loop hands over
+    labeled     a `View` of labeled rows, with labels
+    unlabeled   a `View` of unlabeled rows
+    network     the network that is trained
+    step        a `Step`: where in the fit this is
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from labelwise.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from labelwise.kernels import Rows
+    from labelwise.learners.network import NetworkModel
+
+INPUTS = ("labeled", "unlabeled", "network", "step")
+"""The names that an objective's ``forward`` may use."""
+
+NETWORK = "network"
+"""The player that the network and everything else belongs to."""
+
+
+class Step(NamedTuple):
+    """Where in a fit the loop is.
+
+    Attributes:
+        number: of this step, from 0.
+        total: steps there will be unless the fit stops early.
+        epoch: passes over the labeled rows that are complete.
+        learning_rate: of this step.
+    """
+
+    number: int
+    total: int
+    epoch: int
+    learning_rate: float
+
+
+class Setting(NamedTuple):
+    """What is known before the first step; see `Objective.prepare`.
+
+    Attributes:
+        classes: C.
+        labels: (L,) int64 labels that are trained on (none of the validation split).
+        embedding_width: D, entries of the input of the network's linear head.
+        device: where the network is.
+        generator: on the CPU, for the parameters of modules that an objective adds.
+        network: as it is before the first step.
+        item_shape: of an input row.
+        pool: N, rows that a view's ``rows`` count.
+        unlabeled: U, unlabeled rows there are.
+    """
+
+    classes: int
+    labels: Tensor
+    embedding_width: int
+    device: torch.device
+    generator: torch.Generator
+    network: nn.Module
+    item_shape: tuple[int, ...]
+    pool: int
+    unlabeled: int
+
+
+class Player(NamedTuple):
+    """Modules that minimize a loss of their own, against the network or beside it.
+
+    Attributes:
+        module: what this player may change; the network's optimizer leaves it alone.
+        changes: fields of the `Recipe` that differ for it, such as its ``learning_rate``.
+    """
+
+    module: nn.Module
+    changes: Mapping[str, Any] = {}
+
+
+Losses = Tensor | Mapping[str, Tensor]
+"""One number; or one for each player by name, `NETWORK` for the network's."""
+
+
+class Objective(nn.Module):
+    """The base of every objective.
+
+    A subclass writes ``forward``, whose parameters are among `INPUTS`, and `signature`. A
+    learner never trains the instance it was given: every fit works on a copy.
+    """
+
+    def prepare(self, setting: Setting) -> None:
+        """Make the modules and state of one fit; nothing by default."""
+
+    def players(self) -> Mapping[str, Player]:
+        """Those who minimize a loss of their own, asked once, after `prepare`; none by default.
+
+        ``forward`` then returns a loss for each of these names and for `NETWORK`. All players
+        move from the same state: the network first, so a player's loss must not reach into it
+        (detach what it is given).
+        """
+        return {}
+
+    def after_step(self, network: nn.Module) -> None:
+        """Called after each update of the network, for moving averages; nothing by default."""
+
+    def evidence(self, model: NetworkModel, inputs: Rows) -> Mapping[str, Callable[[], object]]:
+        """What a trained objective can say of a pool, for strategies; nothing by default.
+
+        Args:
+            model: the fitted network. inputs: (N, ...) the pool.
+
+        Returns:
+            By name of the evidence, a function that computes it.
+        """
+        return {}
+
+    def signature(self) -> dict[str, Any]:
+        """The objective's name and options as JSON-able values."""
+        raise NotImplementedError(f"{type(self).__name__} must say its name and options")
+
+
+def wanted_inputs(objective: Objective) -> tuple[str, ...]:
+    """The inputs that an objective's ``forward`` names.
+
+    Raises:
+        InputError: a name that the loop does not know, with the nearest one.
+
+    >>> class Ones(Objective):
+    ...     def forward(self, labeled):
+    ...         return labeled.logits.sub(1).square().mean()
+    >>> wanted_inputs(Ones())
+    ('labeled',)
+    """
+    names = tuple(inspect.signature(objective.forward).parameters)
+    for name in names:
+        if name not in INPUTS:
+            raise InputError(
+                f"objective {type(objective).__name__} asks the loop for {name!r}; "
+                f"{nearest(name, INPUTS)}"
+            )
+    return names

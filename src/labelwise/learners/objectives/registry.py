@@ -1,0 +1,78 @@
+"""Objectives by name: what a plan, the command line or a user writes."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from labelwise.errors import InputError, nearest
+from labelwise.learners.objectives.base import Objective
+from labelwise.options import parse_value
+
+_HERE = "labelwise.learners.objectives"
+
+_OBJECTIVES = {
+    "cross_entropy": (f"{_HERE}.cross_entropy:CrossEntropy", "the labels, learned"),
+}
+
+
+def list_objectives() -> dict[str, str]:
+    """Every objective's name and one line on it."""
+    return {name: line for name, (_, line) in _OBJECTIVES.items()}
+
+
+def make_objective(name: str | Objective, **options: Any) -> Objective:
+    """An objective by name.
+
+    Args:
+        name: one of `list_objectives`, or an objective, which is returned as it is.
+        options: the keyword arguments of its class.
+
+    Raises:
+        InputError: an unknown name or option, with the nearest ones, or an option out of range.
+
+    >>> make_objective("cross_entropy", smoothing=0.1).smoothing
+    0.1
+    """
+    if isinstance(name, Objective):
+        if options:
+            raise InputError(f"options of an objective already made: {', '.join(options)}")
+        return name
+    if name not in _OBJECTIVES:
+        raise InputError(f"no objective is called {name!r}; {nearest(name, _OBJECTIVES)}")
+    module, _, attribute = _OBJECTIVES[name][0].partition(":")
+    factory = getattr(importlib.import_module(module), attribute)
+    known = list(inspect.signature(factory).parameters)
+    for option in options:
+        if option not in known:
+            raise InputError(
+                f"objective {name!r} has no option {option!r}; {nearest(option, known)}"
+            )
+    made: Objective = factory(**options)
+    return made
+
+
+def parse_objectives(given: str | Sequence[str | Objective]) -> tuple[Objective, ...]:
+    """Objectives written ``name:option=value:...``, joined by ``+``, or a sequence of such.
+
+    Raises:
+        InputError: what `make_objective` refuses, or an option that is no ``name=value``.
+
+    >>> [type(each).__name__ for each in parse_objectives("cross_entropy:smoothing=0.1")]
+    ['CrossEntropy']
+    """
+    parts = given.split("+") if isinstance(given, str) else given
+    return tuple(_parsed(part) if isinstance(part, str) else part for part in parts)
+
+
+def _parsed(text: str) -> Objective:
+    name, *pairs = (part.strip() for part in text.split(":"))
+    options = {}
+    for pair in pairs:
+        option, equals, value = pair.partition("=")
+        if not equals or not option.isidentifier():
+            raise InputError(f"options of objective {name!r} must be name=value, got {pair!r}")
+        options[option] = parse_value(value)
+    return make_objective(name, **options)
