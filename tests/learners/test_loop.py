@@ -15,7 +15,10 @@ from labelwise.learners import (
     Player,
     Recipe,
     list_objectives,
+    load_model,
     make_objective,
+    model_evidence,
+    save_model,
     train,
 )
 from labelwise.learners.average import Average
@@ -238,3 +241,44 @@ def test_looks_of_a_network_of_your_own():
     )
     learner.fit(inputs, rows, labels[rows], classes=3, seed=0)
     assert seen[0] > 5
+
+
+class Told(Duel):
+    """A duel whose critic is evidence."""
+
+    def evidence(self, model, inputs):
+        def critic():
+            return model.per_row(inputs, lambda raw, logits, h: self.critic(h)[:, 0])
+
+        return {"critic": critic}
+
+
+def told(*objectives):
+    inputs, _ = blobs()
+    learner = MLP(hidden=(4,), epochs=3, objectives=objectives or ("cross_entropy", Told()))
+    rows = torch.arange(9)
+    return inputs, learner, learner.fit(inputs, rows, rows % 3, classes=3, seed=0)
+
+
+def test_what_an_objective_learned_is_evidence():
+    inputs, _, model = told()
+    given = {provider.__name__: provider for provider in model_evidence(model, inputs, seed=0)}
+    critic = model.objectives[1].critic
+    expected = critic(model.predict(inputs).embeddings)[:, 0]
+    torch.testing.assert_close(given["critic"](), expected)
+    assert not given["critic"]().requires_grad
+    _, _, twice = told(CrossEntropy(), Told(), Told())
+    with pytest.raises(InputError, match="two objectives of this model give 'critic': keep one"):
+        model_evidence(twice, inputs, seed=0)
+
+
+def test_a_saved_model_keeps_what_its_objectives_learned(tmp_path):
+    inputs, learner, model = told()
+    save_model(model, tmp_path / "model")
+    loaded = load_model(tmp_path / "model", learner=learner)
+    before, after = model.objective_evidence(inputs)[0](), loaded.objective_evidence(inputs)[0]()
+    assert torch.equal(before, after)
+    balanced = MLP(hidden=(4,), epochs=3, objectives="cross_entropy:class_weights=balanced")
+    rows = torch.arange(9)
+    save_model(balanced.fit(inputs, rows, rows % 3, classes=3, seed=0), tmp_path / "balanced")
+    assert load_model(tmp_path / "balanced").objectives[0].class_weights == "balanced"

@@ -50,9 +50,7 @@ def test_signatures_tell_apart():
 
 
 def test_an_option_that_is_none_names_the_learner_s_own():
-    with pytest.raises(
-        InputError, match=r"called .width.; known: .*clip, .*dropout, .*hidden"
-    ):
+    with pytest.raises(InputError, match=r"called .width.; known: .*clip, .*dropout, .*hidden"):
         make_learner("mlp", width=8)
     with pytest.raises(InputError, match=r"hidden must be widths of at least 1, got 'a'"):
         make_learner("mlp", hidden="a")

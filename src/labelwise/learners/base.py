@@ -98,6 +98,15 @@ class PiecewiseLinearModel(Model, Protocol):
 
 
 @runtime_checkable
+class InstructedModel(Model, Protocol):
+    """A model whose training objectives learned something that strategies may ask for."""
+
+    def objective_evidence(self, inputs: Rows) -> list[Callable[[], object]]:
+        """Functions without parameters, named for the evidence they give."""
+        ...
+
+
+@runtime_checkable
 class Learner(Protocol):
     """A way to fit a model. It holds options only; every fit starts from nothing.
 

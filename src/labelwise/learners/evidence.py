@@ -12,6 +12,7 @@ from labelwise.errors import InputError
 from labelwise.kernels import Rows
 from labelwise.learners.base import (
     DifferentiableModel,
+    InstructedModel,
     Model,
     Outputs,
     PiecewiseLinearModel,
@@ -39,7 +40,8 @@ def model_evidence(
         Functions without parameters, named for the evidence they give: ``logits`` (N, C),
         ``probs`` (N, C), ``embeddings`` (N, D), ``draws`` (S, N, C), ``head_weight`` (C, D),
         ``head_bias`` (C,), ``inputs`` as given with ``model``, a function from some of them to
-        logits, ``activations`` (N, H) and ``hidden_weights``.
+        logits, ``activations`` (N, H) and ``hidden_weights``; and what the objectives of its fit
+        can say, such as ``predicted_loss``.
 
     Raises:
         InputError: ``samples`` below 1.
@@ -83,6 +85,8 @@ def model_evidence(
             return model.head_bias
 
         found.append(head_bias)
+    if isinstance(model, InstructedModel):
+        found += model.objective_evidence(inputs)
     return tuple(found)
 
 

@@ -187,6 +187,37 @@ class NetworkModel:
                     probs[sample, start : start + len(block)] = logits.float().softmax(1)
         return probs
 
+    def objective_evidence(self, inputs: Rows) -> list[Callable[[], object]]:
+        """What the objectives of the fit can say of a pool; see `Objective.evidence`.
+
+        Raises:
+            InputError: two of them give evidence of one name.
+        """
+        found: dict[str, Callable[[], object]] = {}
+        for objective in self.objectives:
+            for name, compute in objective.evidence(self, inputs).items():
+                if name in found:
+                    raise InputError(f"two objectives of this model give {name!r}: keep one")
+                found[name] = _named(name, compute)
+        return list(found.values())
+
+    def per_row(self, inputs: Rows, compute: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        """(N, ...) what a function makes of minibatches of rows, on the CPU; without gradients.
+
+        Args:
+            inputs: (N, ...) rows shaped as those that were fitted on.
+            compute: of inputs (n, ...), logits (n, C) and embeddings (n, D) on the device, in
+                evaluation mode, makes (n, ...).
+        """
+        self._check(inputs, None)
+        parts = []
+        with torch.no_grad(), Tapped(self.network, self._head) as forward:
+            for _, block in self._blocks(inputs, None):
+                with autocast(self.recipe, block.device):
+                    logits, embeddings = forward(block)
+                parts.append(compute(block, logits.float(), embeddings.float()).cpu())
+        return torch.cat(parts)
+
     def _check(self, inputs: Rows, rows: Tensor | None) -> int:
         if inputs.shape[1:] != self.item_shape:
             raise InputError(
@@ -205,6 +236,16 @@ class NetworkModel:
             return
         for start in range(0, len(rows), size):
             yield start, single(inputs.take(rows[start : start + size]).to(device))
+
+
+def _named(name: str, compute: Callable[[], object]) -> Callable[[], object]:
+    """A provider of evidence: a function is known by its name."""
+
+    def provider() -> object:
+        return compute()
+
+    provider.__name__ = name
+    return provider
 
 
 class NetworkLearner:

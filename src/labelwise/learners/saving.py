@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -10,15 +11,21 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from labelwise._version import __version__
 from labelwise.errors import DataError, InputError, ResourceError
 from labelwise.learners.mlp import MLP
 from labelwise.learners.network import NetworkLearner, NetworkModel
+from labelwise.learners.networks import find_head
+from labelwise.learners.objectives import Objective, Setting, make_objective
 from labelwise.learners.recipe import Recipe
 from labelwise.learners.resnet import ResNet18
 
 FORMAT = 1
+_OBJECTIVE = "labelwise.objectives."
+"""What names of objectives' tensors begin with, and no module's."""
+
 WEIGHTS, CARD = "model.safetensors", "model.json"
 
 
@@ -55,6 +62,9 @@ def save_model(model: NetworkModel, folder: Path | str) -> Path:
         "history": None if history is None else history._asdict(),
     }
     tensors = {name: value.contiguous() for name, value in model.network.state_dict().items()}
+    for place, objective in enumerate(model.objectives):
+        for name, value in objective.state_dict().items():
+            tensors[f"{_OBJECTIVE}{place}.{name}"] = value.contiguous()
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -97,7 +107,9 @@ def load_model(
     shape, classes = tuple(card["item_shape"]), int(card["classes"])
     network = learner.empty(shape, classes)
     try:
-        network.load_state_dict(load_file(source / WEIGHTS))
+        tensors = load_file(source / WEIGHTS)
+        objectives = _objectives(learner, network, shape, classes, tensors)
+        network.load_state_dict(tensors)
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"the weights in {str(source)!r} cannot be loaded: {reason}") from error
@@ -107,7 +119,32 @@ def load_model(
         recipe=Recipe(**{**made["recipe"], "device": device}),
         item_shape=shape,
         signature=made,
+        objectives=objectives,
     )
+
+
+def _objectives(
+    learner: NetworkLearner,
+    network: nn.Module,
+    item_shape: tuple[int, ...],
+    classes: int,
+    tensors: dict[str, Tensor],
+) -> tuple[Objective, ...]:
+    """The learner's objectives with what they learned, which is taken out of the tensors."""
+    cpu, none = torch.device("cpu"), torch.zeros(0, dtype=torch.int64)
+    width = find_head(network, classes).in_features
+    setting = Setting(
+        classes, none, width, cpu, torch.Generator(), network, item_shape, pool=0, unlabeled=0
+    )
+    found = []
+    for place, objective in enumerate(learner.objectives):
+        made, prefix = copy.deepcopy(objective), f"{_OBJECTIVE}{place}."
+        made.prepare(setting)
+        names = [name for name in tensors if name.startswith(prefix)]
+        state = {name.removeprefix(prefix): tensors.pop(name) for name in names}
+        made.load_state_dict(state)
+        found.append(made.eval())
+    return tuple(found)
 
 
 def _read_card(source: Path) -> dict[str, Any]:
@@ -127,6 +164,7 @@ def _learner(made: dict[str, Any]) -> NetworkLearner:
     """The learner of a signature, as far as the network's shape goes."""
     recipe = {field.name for field in fields(Recipe)} & set(made["recipe"])
     options = {name: made["recipe"][name] for name in sorted(recipe)}
+    options["objectives"] = [make_objective(**objective) for objective in made["objectives"]]
     if made["name"] == MLP.name:
         return MLP(hidden=made["hidden"], dropout=made["dropout"], **options)
     if made["name"] == ResNet18.name:
