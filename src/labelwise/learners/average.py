@@ -18,7 +18,8 @@ class Average:
 
     Args:
         module: where it starts.
-        decay: in [0, 1), of a step.
+        decay: in [0, 1], of a step; it may be set anew between steps.
+        early_mean: False takes the decay as it is from the first step on.
 
     >>> layer = nn.Linear(1, 1, bias=False)
     >>> _ = layer.weight.data.fill_(0.0)
@@ -30,8 +31,9 @@ class Average:
     3.0
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    def __init__(self, module: nn.Module, decay: float, *, early_mean: bool = True) -> None:
         self.decay = decay
+        self.early_mean = early_mean
         self.updates = 0
         self.module = copy.deepcopy(module)
         for parameter in self.module.parameters():
@@ -40,7 +42,7 @@ class Average:
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """Take in a module's weights after a step."""
-        keep = min(self.decay, 1 - 1 / (self.updates + 1))
+        keep = min(self.decay, 1 - 1 / (self.updates + 1)) if self.early_mean else self.decay
         self.updates += 1
         mine: list[Tensor] = list(self.module.parameters())
         theirs: list[Tensor] = [each.detach() for each in module.parameters()]

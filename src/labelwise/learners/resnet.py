@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from labelwise.errors import InputError
 from labelwise.kernels import Rows, torch_stream
+from labelwise.learners.images import channels_first
 from labelwise.learners.network import NetworkLearner, Objectives
 from labelwise.learners.networks import SmallImageResNet, build_empty
 from labelwise.learners.objectives import Augment, Looks
@@ -75,7 +76,7 @@ class ResNet18(NetworkLearner):
 
     def empty(self, item_shape: tuple[int, ...], classes: int, seed: int = 0) -> SmallImageResNet:
         """The network before it has seen any data."""
-        first = _channels_first(item_shape)
+        first = channels_first(item_shape)
         channels = item_shape[0] if first else item_shape[2]
 
         def make() -> SmallImageResNet:
@@ -92,7 +93,7 @@ class ResNet18(NetworkLearner):
         """Shifts and flips of whole minibatches."""
         weak: Augment | None = None
         if self.pad or self.flip:
-            weak = CropFlip(self.pad, self.flip, _channels_first(item_shape))
+            weak = CropFlip(self.pad, self.flip, channels_first(item_shape))
         return Looks(weak)
 
 
@@ -141,17 +142,3 @@ def _reflected(length: int, pad: int, device: torch.device) -> Tensor:
     """Positions that continue ``length`` pixels by ``pad`` mirrored ones on both sides."""
     places = torch.arange(-pad, length + pad, device=device).abs()
     return torch.where(places < length, places, 2 * (length - 1) - places)
-
-
-def _channels_first(item_shape: tuple[int, ...]) -> bool:
-    """Which of the two layouts images of this shape have."""
-    counts = (1, 3, 4)
-    if len(item_shape) == 3:
-        if item_shape[2] in counts:
-            return False
-        if item_shape[0] in counts:
-            return True
-    raise InputError(
-        f"inputs must be images (N, H, W, channels) or (N, channels, H, W) of 1, 3 or 4 channels, "
-        f"got rows of shape {item_shape}; the 'pixels' encoder makes them"
-    )
