@@ -282,3 +282,63 @@ def test_a_saved_model_keeps_what_its_objectives_learned(tmp_path):
     rows = torch.arange(9)
     save_model(balanced.fit(inputs, rows, rows % 3, classes=3, seed=0), tmp_path / "balanced")
     assert load_model(tmp_path / "balanced").objectives[0].class_weights == "balanced"
+
+
+def normalized():
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def test_views_seen_together_are_one_minibatch_to_batch_normalization():
+    seen = []
+
+    class Joint(Spy):
+        def forward(self, labeled, unlabeled):
+            labeled.together(unlabeled, unlabeled.strong())
+            seen.append((labeled.logits, unlabeled.guess, unlabeled.strong().logits))
+            views = (labeled, unlabeled, unlabeled.strong())
+            inputs = torch.cat([view.inputs for view in views])
+            again = labeled.through(inputs, still=True)[0]
+            torch.testing.assert_close(torch.cat([view.logits for view in views]), again)
+            return unlabeled.logits.square().mean()
+
+    class Later(Spy):
+        def forward(self, labeled):
+            assert labeled.logits is seen[-1][0]  # though it comes first in the list
+            return labeled.logits.square().mean()
+
+    network = normalized()
+    run([Later(None), Joint(None)], network=network, looks=Looks(strong=shift(5.0)))
+    assert network[1].num_batches_tracked == len(seen) == 4
+    run([Joint(None)], looks=Looks(strong=shift(5.0)))  # nothing to normalize: nothing to join
+
+
+def test_a_guess_leaves_running_statistics_be():
+    moments = []
+
+    class Guessing(Spy):
+        def forward(self, unlabeled, network):
+            norm = network[1]
+            before = [norm.running_mean.clone(), norm.running_var.clone()]
+            batches = norm.num_batches_tracked.clone()
+            guess = unlabeled.guess
+            assert all(
+                torch.equal(a, b) for a, b in zip(before, [norm.running_mean, norm.running_var])
+            )
+            assert norm.num_batches_tracked == batches
+            torch.testing.assert_close(guess, unlabeled.logits.softmax(1).detach())
+            assert not torch.equal(before[0], norm.running_mean)
+            moments.append(norm.momentum)
+            return unlabeled.logits.square().mean()
+
+    run([Guessing(None)], network=normalized())
+    assert set(moments) == {0.1}
+
+
+def test_one_unlabeled_row_takes_the_running_variance():
+    class Square(Spy):
+        def forward(self, unlabeled):
+            return unlabeled.logits.square().mean()
+
+    recipe = Recipe(epochs=2, minibatch=16, unlabeled_minibatch=1)
+    trained = run([Square(None)], network=normalized(), recipe=recipe)
+    assert trained.history.steps == 4

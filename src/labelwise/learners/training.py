@@ -24,6 +24,7 @@ from labelwise.learners.feeding import Labeled, Unlabeled, Validation, autocast
 from labelwise.learners.networks import dropouts, find_head, isolated_random_state
 from labelwise.learners.objectives import (
     NETWORK,
+    VIEWS,
     Looks,
     Objective,
     Player,
@@ -35,6 +36,7 @@ from labelwise.learners.objectives import (
     wanted_inputs,
 )
 from labelwise.learners.opponents import Opponent
+from labelwise.learners.parallel import Ranks, lent
 from labelwise.learners.recipe import (
     Recipe,
     learning_rate,
@@ -92,6 +94,9 @@ def train(
 ) -> Trained:
     """Train a network in place, and leave it in evaluation mode.
 
+    Where ``torch.distributed`` is initialized all ranks call this with the same arguments, share
+    the work, and end with the same; see `labelwise.learners.parallel`.
+
     Args:
         network: moved to the recipe's device. Its last linear layer gives the logits.
         inputs: (N, ...) the pool.
@@ -109,14 +114,18 @@ def train(
     Raises:
         InputError: an objective that asks for something unknown, unlabeled rows wanted where
             there are none, or a loss that is not finite (with its step and learning rate).
+        LabelwiseError: another rank has ended.
     """
     start = time.perf_counter()
     device = pick_device(recipe.device)
+    ranks = Ranks.here()
     # For modules that draw from torch's global generator all the same.
-    with isolated_random_state(derive(seed, "dropout"), device):
+    with isolated_random_state(derive(seed, "dropout"), device), contextlib.ExitStack() as stack:
         for number, layer in enumerate(dropouts(network)):
             layer.generator = torch_stream(seed, "dropout", number, device=device)
         network.to(device)
+        _check_alike(ranks, inputs, rows, labels, unlabeled, seed, recipe, objectives)
+        stack.enter_context(lent(ranks, [network]))
         kept, held = validation_split(labels, recipe.validation, seed)
         head = find_head(network, classes)
         wanted = [wanted_inputs(objective) for objective in objectives]
@@ -133,11 +142,15 @@ def train(
             inputs.shape[1:],
             len(inputs),
             0 if others is None else len(others.rows),
+            ranks,
         )
         terms = _prepare(objectives, wanted, setting)
+        stack.enter_context(lent(ranks, [term for term, _ in terms]))
+        for module in (network, *(term for term, _ in terms)):
+            ranks.follow(module)
         given = Labeled(inputs, rows[kept], labels[kept], recipe, seed, device)
-        validation = Validation(inputs, rows[held], labels[held], recipe, device)
-        with Tapped(network, head) as forward:
+        validation = Validation(inputs, rows[held], labels[held], recipe, device, ranks)
+        with Tapped(network, head, ranks) as forward:
             sight = Sight(forward, looks or Looks(), torch_stream(seed, "augmentation"))
             history = Fit(sight, terms, given, others, recipe).run(validation)
         for layer in dropouts(network):
@@ -146,6 +159,30 @@ def train(
         validation_rows=rows[held].tolist(), seconds=time.perf_counter() - start
     )
     return Trained(history, tuple(term.eval() for term, _ in terms))
+
+
+def _check_alike(
+    ranks: Ranks,
+    inputs: Rows,
+    rows: Tensor,
+    labels: Tensor,
+    unlabeled: Tensor | None,
+    seed: int,
+    recipe: Recipe,
+    objectives: Sequence[Objective],
+) -> None:
+    """Refuse a fit whose ranks were given different things."""
+    if ranks.size == 1:
+        return
+    ranks.agree(
+        inputs=inputs.shape,
+        rows=rows,
+        labels=labels,
+        unlabeled=unlabeled,
+        seed=seed,
+        recipe=recipe.signature(),
+        objectives=[objective.signature() for objective in objectives],
+    )
 
 
 Term = tuple[Objective, tuple[str, ...]]
@@ -189,6 +226,7 @@ class Fit:
     ) -> None:
         self.sight = sight
         self.network = sight.forward.network
+        self.ranks = sight.forward.ranks
         self.terms = terms
         self.labeled = labeled
         self.unlabeled = unlabeled
@@ -200,12 +238,17 @@ class Fit:
         self.parameters = [p for p in trained.parameters() if p.requires_grad]
         self.parameters = [p for p in self.parameters if id(p) not in taken]
         self.optimizer = make_optimizer(recipe, self.parameters)
-        self.opponents = {name: Opponent(player, recipe) for name, player in self.players.items()}
+        self.opponents = {
+            name: Opponent(player, recipe, self.ranks) for name, player in self.players.items()
+        }
         parts = labeled.parts if len(labeled) or unlabeled is None else unlabeled.parts
         self.epochs = max(recipe.epochs, -(-recipe.min_steps // parts))
         self.total = self.epochs * parts
         self.average = None if recipe.average is None else Average(self.network, recipe.average)
         self.right: list[Tensor] = []
+        # Those that want more views first: they may take several in one pass, and others share it.
+        ordered = [(place, term, wanted) for place, (term, wanted) in enumerate(terms)]
+        self.ordered = sorted(ordered, key=lambda each: -sum(n in VIEWS for n in each[2]))
         self.wants_step = any("step" in wanted for _, wanted in terms)
 
     def run(self, validation: Validation) -> History:
@@ -253,16 +296,17 @@ class Fit:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         given = self._views(at)
+        # One row has no variance to normalize by; it takes the running one.
+        alone = self.norms if 1 in [len(view) for view in given.values()] else []
+        given["network"] = self.network
         if self.wants_step:
             given["step"] = Step(number, self.total, epoch, rate)
-        # One row has no variance to normalize by; it takes the running one.
-        alone = self.norms if len(at) == 1 else []
         for norm in alone:
             norm.eval()
         with autocast(self.recipe, at.device):
             loss, others = self._losses(given)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        self.ranks.backward(loss, self.parameters)
         for norm in alone:
             norm.train()
         if self.recipe.clip is not None:
@@ -283,7 +327,7 @@ class Fit:
         """The network's loss, summed over objectives, and each other player's."""
         mine: list[Tensor] = []
         others: dict[str, Tensor] = {}
-        for place, (term, wanted) in enumerate(self.terms):
+        for place, term, wanted in self.ordered:
             found = term(**{name: given[name] for name in wanted})
             if isinstance(found, Tensor):
                 mine.append(found)
@@ -304,9 +348,9 @@ class Fit:
         return [self.labeled.labels[:0]] * self.unlabeled.parts
 
     def _views(self, at: Tensor) -> dict[str, Any]:
-        """What objectives may ask for in this step."""
+        """What there is to see in this step."""
         data = self.labeled
-        given: dict[str, Any] = {"network": self.network}
+        given: dict[str, Any] = {}
         if len(at):
             given["labeled"] = View(data.inputs[at], data.rows[at], data.labels[at], self.sight)
         if self.unlabeled is not None:

@@ -2,6 +2,7 @@
 
 from labelwise.learners.objectives.base import (
     NETWORK,
+    VIEWS,
     Losses,
     Objective,
     Player,
@@ -19,6 +20,7 @@ from labelwise.learners.objectives.views import Augment, Looks, Sight, Tapped, V
 
 __all__ = [
     "NETWORK",
+    "VIEWS",
     "Augment",
     "CrossEntropy",
     "Looks",

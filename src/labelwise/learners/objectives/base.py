@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from labelwise.errors import InputError, nearest
+from labelwise.learners.parallel import Ranks
 
 if TYPE_CHECKING:
     from labelwise.kernels import Rows
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 INPUTS = ("labeled", "unlabeled", "network", "step")
 """The names that an objective's ``forward`` may use."""
+
+VIEWS = ("labeled", "unlabeled")
+"""Those of the inputs that are views of minibatches."""
 
 NETWORK = "network"
 """The player that the network and everything else belongs to."""
@@ -62,6 +66,8 @@ class Setting(NamedTuple):
         item_shape: of an input row.
         pool: N, rows that a view's ``rows`` count.
         unlabeled: U, unlabeled rows there are.
+        ranks: the processes of the fit. Views are of whole minibatches on all of them; their
+            `Ranks.spread` divides what else is worth dividing, such as a teacher's pass.
     """
 
     classes: int
@@ -73,6 +79,7 @@ class Setting(NamedTuple):
     item_shape: tuple[int, ...]
     pool: int
     unlabeled: int
+    ranks: Ranks = Ranks()
 
 
 class Player(NamedTuple):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from labelwise.errors import InputError
+from labelwise.learners.parallel import Ranks
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 """Changes a minibatch of inputs at random; the generator is on the CPU."""
@@ -36,10 +39,13 @@ class Tapped:
     Args:
         network: gives logits, by a call of ``head``.
         head: its linear head, from `find_head`.
+        ranks: the processes that share the work of a pass; this one alone by default.
     """
 
-    def __init__(self, network: nn.Module, head: nn.Linear) -> None:
+    def __init__(self, network: nn.Module, head: nn.Linear, ranks: Ranks | None = None) -> None:
         self.network = network
+        self.ranks = ranks or Ranks()
+        self.norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
         self._head = head
         self._seen: Tensor | None = None
 
@@ -59,6 +65,9 @@ class Tapped:
         Raises:
             InputError: the network does not call its head, or not on one vector a row.
         """
+        return self.ranks.spread(self._pass, inputs)
+
+    def _pass(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.network(inputs)
         seen, self._seen = self._seen, None
         if seen is None or seen.ndim != 2:
@@ -139,13 +148,16 @@ class View:
 
     @property
     def guess(self) -> Tensor:
-        """(n, C) class distributions by the network in training mode, without gradient."""
+        """(n, C) class distributions by the network in training mode, without gradient.
+
+        A pass made for it alone leaves the running statistics of batch normalization be.
+        """
         if self._guess is None:
             if self._outputs is not None:
                 logits = self._outputs[0].detach()
             else:
                 with torch.no_grad():
-                    logits = self._sight.forward(self.inputs)[0]
+                    logits = self.through(self.inputs, still=True)[0]
             self._guess = logits.float().softmax(1)
         return self._guess
 
@@ -169,9 +181,32 @@ class View:
         """
         return self._look("distorted", number)
 
-    def through(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (m, C) and embeddings (m, D) of other inputs, such as mixtures of rows."""
-        return self._sight.forward(inputs)
+    def through(self, inputs: Tensor, *, still: bool = False) -> tuple[Tensor, Tensor]:
+        """Logits (m, C) and embeddings (m, D) of other inputs, such as mixtures of rows.
+
+        Args:
+            inputs: (m, ...).
+            still: whether batch normalization keeps its running statistics, for inputs that
+                are unlike those the network will be asked about.
+        """
+        with _still(self._sight.forward.norms if still else ()):
+            return self._sight.forward(inputs)
+
+    def together(self, *others: View) -> None:
+        """Pass this view and others through a network with batch normalization as one minibatch.
+
+        Rows normalized apart (a few labeled ones, many unlabeled, hard looks at them) are each
+        their own mean and variance, and the running ones, which serve in evaluation, are none of
+        them. A network without has no such trouble, and nothing is done. Views whose outputs
+        were computed before keep them: objectives that want more views come first in a step.
+        """
+        views = [view for view in dict.fromkeys((self, *others)) if view._outputs is None]
+        if not self._sight.forward.norms or len(views) < 2:
+            return
+        logits, embeddings = self._sight.forward(torch.cat([view.inputs for view in views]))
+        sizes = [len(view) for view in views]
+        for view, *outputs in zip(views, logits.split(sizes), embeddings.split(sizes)):
+            view._outputs = (outputs[0], outputs[1])
 
     def _look(self, kind: Kind, number: int) -> View:
         if (kind, number) not in self._seen:
@@ -182,3 +217,20 @@ class View:
         if self._outputs is None:
             self._outputs = self._sight.forward(self.inputs)
         return self._outputs
+
+
+@contextlib.contextmanager
+def _still(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Inside, these normalize by the minibatch as ever and leave their running statistics be."""
+    kept = []
+    for norm in norms:
+        batches = norm.num_batches_tracked
+        if batches is not None:
+            kept.append((norm, norm.momentum, batches, batches.clone()))
+            norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, batches, before in kept:
+            norm.momentum = momentum
+            batches.copy_(before)
