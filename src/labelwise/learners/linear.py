@@ -159,11 +159,24 @@ def prepare(inputs: Rows, rows: Tensor, labels: Tensor, classes: int) -> Problem
             f"features must be finite and below 1e18, but row {at} holds "
             f"{float(inputs.take(torch.tensor([at]))[0, column])} in column {column}"
         )
-    average = variance.mean()
-    variance = (len(rows) * variance + PRIOR_ROWS * average) / (len(rows) + PRIOR_ROWS)
-    scale = (variance * x.shape[1]).sqrt() if average > 0 else torch.ones_like(variance)
+    scale = _scale(variance, len(rows))
     present, y = torch.unique(labels.to(x.device), return_inverse=True)
     return Problem(x.div_(scale.float()), mean, scale, y, present, classes)
+
+
+def feature_units(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and scale (D,) of labeled rows (L, D) float64, as `prepare` standardizes by."""
+    mean = x.mean(0)
+    return mean, _scale((x - mean).square().mean(0), len(x))
+
+
+def _scale(variance: Tensor, rows: int) -> Tensor:
+    """What to divide features by, from their variances (D,) over so many labeled rows."""
+    average = variance.mean()
+    if not average > 0:
+        return torch.ones_like(variance)
+    drawn = (rows * variance + PRIOR_ROWS * average) / (rows + PRIOR_ROWS)
+    return (drawn * len(variance)).sqrt()
 
 
 def constant_model(problem: Problem) -> LinearModel:

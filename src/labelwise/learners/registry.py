@@ -33,6 +33,8 @@ _LEARNERS = {
 }
 _LEARNER_FAMILIES = {
     "sklearn": _Entry(f"{_HERE}.scikit:Scikit", {}, "any scikit-learn classifier, by class path"),
+    "ensemble": _Entry(f"{_HERE}.ensemble:Ensemble", {}, "several fits of a learner: draws"),
+    "laplace": _Entry(f"{_HERE}.laplace:Laplace", {}, "a learner with a posterior of its head"),
 }
 _ENCODERS = {
     "patches": _Entry(f"{_HERE}.patches:PatchEncoder", {}, "k-means patch features (Coates 2011)"),
@@ -59,8 +61,8 @@ def make_learner(name: str | Learner, **options: Any) -> Learner:
 
     Args:
         name: one of `list_learners`, ``"sklearn:<class path>"`` such as
-            ``"sklearn:sklearn.ensemble.RandomForestClassifier"``, or a learner, which is
-            returned as it is.
+            ``"sklearn:sklearn.ensemble.RandomForestClassifier"``, ``"ensemble:<learner>"`` or
+            ``"laplace:<learner>"``, or a learner, which is returned as it is.
         options: the keyword arguments of the learner's class.
 
     Raises:
