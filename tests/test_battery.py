@@ -58,6 +58,10 @@ def make_pool(size=SIZE, classes=CLASSES, seed=0):
     pool["probs"] = _softmax(logits)
     pool["inputs"] = rng.normal(size=(size, 5))
     pool["activations"] = _activations(pool["inputs"])
+    pool["previous_probs"] = _softmax(logits + rng.normal(size=logits.shape))
+    pool["predicted_loss"], pool["critic"] = rng.normal(size=size), rng.normal(size=size)
+    pool["latent_discriminator"] = rng.uniform(size=size)
+    pool["distinctiveness"] = rng.uniform(size=size)
     return {name: array.astype(np.float32) for name, array in pool.items()}, truth
 
 
@@ -295,8 +299,8 @@ def test_another_seed_other_picks(name, pool):
     assert len(picks) > 1
 
 
-BELOW_ZERO = {"mase", "cal_lowest", "bim", "deep_fool"}
-"""Scores that are minus a distance, which two pickers refuse."""
+BELOW_ZERO = {"mase", "cal_lowest", "bim", "deep_fool", "lpl", "waal"}
+"""Scores that may be below zero, which two pickers refuse."""
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,15 @@ def _costs(rows: Rows, name: str) -> None:
         raise InputError(f"{name} must be > 0, but entry {at} is {float(values[at]):.6g}")
 
 
+def _shares(rows: Rows, name: str) -> None:
+    _finite(rows, name)
+    values = rows.tensor()
+    wrong = ((values < 0) | (values > 1)).nonzero()
+    if len(wrong):
+        at = int(wrong[0, 0])
+        raise InputError(f"{name} must be in [0, 1], but row {at} is {float(values[at]):.6g}")
+
+
 def _model(value: Any, name: str) -> None:
     if not callable(value):
         raise InputError(f"{name} must be a function from inputs to logits, got {value!r}")
@@ -250,6 +259,11 @@ RULES: Mapping[str, Rule] = {
     "round": Rule((), "which round this is, the first is 0", _count),
     "rounds": Rule((), "how many rounds there will be", _count),
     "state": Rule((), "what its last picks left behind: their state, or a .json file", _record),
+    "previous_probs": Rule(("N", "C"), "probs of the model of the round before", _distributions),
+    "predicted_loss": Rule(("N",), "loss a module of the network expects of each row", _finite),
+    "latent_discriminator": Rule(("N",), "belief that each row is a labeled one", _shares),
+    "critic": Rule(("N",), "how unlike the labeled rows a critic finds each row", _finite),
+    "distinctiveness": Rule(("N",), "how unusually a pretrained network sees each row", _shares),
     "validation_accuracy": Rule((), "of the model on rows held out, in [0, 1]", _share),
 }
 """The evidence labelwise knows by name. Evidence of any other name reaches a strategy as it is."""
