@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from labelwise.errors import InputError
 from labelwise.kernels import Rows, torch_stream
 from labelwise.learners.networks import single
+from labelwise.learners.parallel import Ranks
 from labelwise.learners.recipe import Recipe
 
 VALIDATION_BLOCK = 1024
@@ -87,8 +88,15 @@ class Validation:
     """The labels kept apart, and the best weights by them."""
 
     def __init__(
-        self, inputs: Rows, rows: Tensor, labels: Tensor, recipe: Recipe, device: torch.device
+        self,
+        inputs: Rows,
+        rows: Tensor,
+        labels: Tensor,
+        recipe: Recipe,
+        device: torch.device,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks or Ranks()
         self.inputs = single(inputs.take(rows).to(device))
         self.labels = labels.to(device)
         self.accuracies: list[float] = []
@@ -117,15 +125,21 @@ class Validation:
 
     @torch.no_grad()
     def _score(self, network: nn.Module) -> tuple[float, float]:
-        """Accuracy, and minus the cross-entropy to decide between equal accuracies."""
+        """Accuracy, and minus the cross-entropy to decide between equal accuracies.
+
+        Of several ranks each takes some blocks, and all hear the same sum: stopping must be
+        decided alike, also where machines round differently.
+        """
         network.eval()
         right, loss = 0, 0.0
-        for start in range(0, len(self.labels), VALIDATION_BLOCK):
+        first, step = self.ranks.rank * VALIDATION_BLOCK, self.ranks.size * VALIDATION_BLOCK
+        for start in range(first, len(self.labels), step):
             labels = self.labels[start : start + VALIDATION_BLOCK]
             with autocast(self._recipe, labels.device):
                 logits = network(self.inputs[start : start + VALIDATION_BLOCK]).float()
             right += int((logits.argmax(1) == labels).sum())
             loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
+        right, loss = self.ranks.total(torch.tensor([right, loss]).double()).tolist()
         return right / len(self.labels), -loss
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from labelwise.errors import InputError
 from labelwise.learners.objectives import Player
+from labelwise.learners.parallel import Ranks
 from labelwise.learners.recipe import Recipe, adapt, learning_rate, make_optimizer
 
 
@@ -16,9 +17,11 @@ class Opponent:
     Args:
         player: its modules, and how its recipe differs.
         recipe: the fit's.
+        ranks: the processes of the fit.
     """
 
-    def __init__(self, player: Player, recipe: Recipe) -> None:
+    def __init__(self, player: Player, recipe: Recipe, ranks: Ranks) -> None:
+        self.ranks = ranks
         self.recipe = adapt(recipe, dict(player.changes))
         self.parameters = [p for p in player.module.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(self.recipe, self.parameters)
@@ -29,7 +32,7 @@ class Opponent:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, number, total)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        self.ranks.backward(loss, self.parameters)
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimizer.step()

@@ -125,6 +125,7 @@ def train(
             layer.generator = torch_stream(seed, "dropout", number, device=device)
         network.to(device)
         _check_alike(ranks, inputs, rows, labels, unlabeled, seed, recipe, objectives)
+        ranks.follow(network)
         stack.enter_context(lent(ranks, [network]))
         kept, held = validation_split(labels, recipe.validation, seed)
         head = find_head(network, classes)
@@ -146,8 +147,8 @@ def train(
         )
         terms = _prepare(objectives, wanted, setting)
         stack.enter_context(lent(ranks, [term for term, _ in terms]))
-        for module in (network, *(term for term, _ in terms)):
-            ranks.follow(module)
+        for term, _ in terms:
+            ranks.follow(term)
         given = Labeled(inputs, rows[kept], labels[kept], recipe, seed, device)
         validation = Validation(inputs, rows[held], labels[held], recipe, device, ranks)
         with Tapped(network, head, ranks) as forward:
