@@ -11,6 +11,7 @@ from torch import nn
 from labelwise.errors import DataError, InputError, ResourceError
 from labelwise.kernels import Rows, torch_stream
 from labelwise.learners import MLP, Network, ResNet18, load_model, save_model
+from labelwise.learners.augment import CropFlip
 from labelwise.learners.networks import (
     Dropout,
     SmallImageResNet,
@@ -20,7 +21,6 @@ from labelwise.learners.networks import (
     find_head,
     initialize,
 )
-from labelwise.learners.resnet import CropFlip
 
 
 def fitted(learner=None, *, count=40, width=5, classes=3):

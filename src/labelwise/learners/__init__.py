@@ -1,5 +1,6 @@
 """Floor 4: encoders, heads, the one training loop, and the evidence that needs a model."""
 
+from labelwise.learners.augment import Corrupt, CropFlip, Distort, ImageLook, RandAugment
 from labelwise.learners.base import (
     DifferentiableModel,
     Encoder,
@@ -10,6 +11,7 @@ from labelwise.learners.base import (
     PosteriorModel,
     Progress,
     StreamingEncoder,
+    UntrainedLearner,
     check_fit,
 )
 from labelwise.learners.encoding import Encoded, encode_data
@@ -42,11 +44,15 @@ from labelwise.learners.training import History, Trained, train
 
 __all__ = [
     "MLP",
+    "Corrupt",
+    "CropFlip",
     "CrossEntropy",
     "DifferentiableModel",
+    "Distort",
     "Encoded",
     "Encoder",
     "History",
+    "ImageLook",
     "Learner",
     "Looks",
     "Model",
@@ -59,12 +65,14 @@ __all__ = [
     "Player",
     "PosteriorModel",
     "Progress",
+    "RandAugment",
     "Recipe",
     "ResNet18",
     "Setting",
     "Step",
     "StreamingEncoder",
     "Trained",
+    "UntrainedLearner",
     "View",
     "check_fit",
     "default_encoder",

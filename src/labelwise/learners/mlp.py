@@ -10,8 +10,10 @@ from torch import nn
 
 from labelwise.errors import InputError
 from labelwise.kernels import Rows, torch_stream
+from labelwise.learners.augment import Corrupt
 from labelwise.learners.network import NetworkLearner, Objectives
 from labelwise.learners.networks import Perceptron, build_empty
+from labelwise.learners.objectives import Looks
 from labelwise.learners.recipe import Recipe, adapt
 
 RECIPE = Recipe(
@@ -31,6 +33,8 @@ class MLP(NetworkLearner):
     Args:
         hidden: widths of the hidden layers, or the width of the only one.
         dropout: in [0, 1), after every hidden layer; above 0 the model has posterior `draws`.
+        corruption: in [0, 1], the share of a row's entries that strong and distorted looks, for
+            objectives that ask for them, replace by entries of other rows; see `Corrupt`.
         objectives: summed; cross-entropy by default.
         recipe: fields of `Recipe` to change, such as ``epochs=100``.
 
@@ -45,10 +49,11 @@ class MLP(NetworkLearner):
         *,
         hidden: int | Sequence[int] = (256,),
         dropout: float = 0.0,
+        corruption: float = 0.6,
         objectives: Objectives = (),
         **recipe: Any,
     ) -> None:
-        super().__init__(adapt(RECIPE, recipe, ("hidden", "dropout")), objectives)
+        super().__init__(adapt(RECIPE, recipe, ("hidden", "dropout", "corruption")), objectives)
         widths = hidden if isinstance(hidden, list | tuple) else (hidden,)
         if not all(isinstance(units, int) and units >= 1 for units in widths):
             raise InputError(f"hidden must be widths of at least 1, got {hidden!r}")
@@ -56,16 +61,26 @@ class MLP(NetworkLearner):
             raise InputError(f"dropout must be in [0, 1), got {dropout}")
         self.hidden = tuple(widths)
         self.dropout = float(dropout)
+        self.corruption = Corrupt(float(corruption))
 
     def signature(self) -> dict[str, Any]:
         """Everything that decides a fit besides data and seed."""
-        return super().signature() | {"hidden": list(self.hidden), "dropout": self.dropout}
+        own = {"hidden": list(self.hidden), "dropout": self.dropout}
+        return super().signature() | own | {"corruption": self.corruption.rate}
 
     def build(self, inputs: Rows, classes: int, seed: int) -> nn.Module:
         """A new network, its standardization measured on the whole pool."""
-        network = self.empty(inputs.shape[1:], classes, seed)
-        network.standardize.measure(inputs, (0,))
-        return network
+        return self.build_many(inputs, classes, [seed])[0]
+
+    def build_many(self, inputs: Rows, classes: int, seeds: Sequence[int]) -> list[nn.Module]:
+        """Networks that share one measured standardization."""
+        networks = [self.empty(inputs.shape[1:], classes, seed) for seed in seeds]
+        for at, network in enumerate(networks):
+            if at == 0:
+                network.standardize.measure(inputs, (0,))
+            else:
+                network.standardize.load_state_dict(networks[0].standardize.state_dict())
+        return [*networks]
 
     def empty(self, item_shape: tuple[int, ...], classes: int, seed: int = 0) -> Perceptron:
         """The network before it has seen any data."""
@@ -75,3 +90,7 @@ class MLP(NetworkLearner):
             return Perceptron(width, self.hidden, classes, self.dropout)
 
         return build_empty(make, torch_stream(seed, "parameters"))
+
+    def looks(self, item_shape: tuple[int, ...]) -> Looks:
+        """Weak: as they are. Strong and distorted: corrupted by entries of other rows."""
+        return Looks(None, self.corruption, self.corruption)

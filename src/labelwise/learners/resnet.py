@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from labelwise.errors import InputError
+from labelwise.errors import InputError, nearest
 from labelwise.kernels import Rows, torch_stream
+from labelwise.learners.augment import CropFlip, Distort, ImageLook, RandAugment
 from labelwise.learners.images import channels_first
 from labelwise.learners.network import NetworkLearner, Objectives
 from labelwise.learners.networks import SmallImageResNet, build_empty
@@ -27,6 +30,9 @@ RECIPE = Recipe(
 """SGD 0.1, momentum 0.9, weight decay 5e-4: the usual one on CIFAR-10 (He et al., CVPR 2016)."""
 
 
+OPTIONS = ("width", "pad", "flip", "strong", "distorted")
+
+
 class ResNet18(NetworkLearner):
     """ResNet-18 with a 3x3 stem and no pooling, channels last, crops and flips.
 
@@ -36,7 +42,13 @@ class ResNet18(NetworkLearner):
     Args:
         width: channels of the first stage; 64 is the published network.
         pad: pixels an image may shift by in training; 0 for none.
-        flip: whether training images are mirrored half of the time (not for digits).
+        flip: whether training images are mirrored half of the time (not for digits); without,
+            no look mirrors them.
+        strong: the strong look, after the shift and flip, for objectives that ask for it:
+            `RandAugment`, or its options by name, such as ``{"cutout": 0.25}``.
+        distorted: the views of self-supervision: `Distort`, or its options by name, such as
+            ``{"crop": (0.2, 1.0), "solarize": 0.1}``. Like the strong look they need images of
+            uint8, or of fractions between 0 and 1.
         objectives: summed; cross-entropy by default.
         recipe: fields of `Recipe` to change, such as ``precision="bf16"``.
 
@@ -52,20 +64,25 @@ class ResNet18(NetworkLearner):
         width: int = 64,
         pad: int = 4,
         flip: bool = True,
+        strong: RandAugment | Mapping[str, Any] | None = None,
+        distorted: Distort | Mapping[str, Any] | None = None,
         objectives: Objectives = (),
         **recipe: Any,
     ) -> None:
-        super().__init__(adapt(RECIPE, recipe, ("width", "pad", "flip")), objectives)
+        super().__init__(adapt(RECIPE, recipe, OPTIONS), objectives)
         if width < 1 or pad < 0:
             raise InputError(f"width must be at least 1 and pad at least 0, got {width} and {pad}")
         self.width = width
         self.pad = pad
         self.flip = flip
+        self.strong = _options("strong", RandAugment, strong)
+        self.distorted = _options("distorted", Distort, distorted)
 
     def signature(self) -> dict[str, Any]:
         """Everything that decides a fit besides data and seed."""
+        looks = {"strong": self.strong.signature(), "distorted": self.distorted.signature()}
         own = {"width": self.width, "pad": self.pad, "flip": self.flip}
-        return super().signature() | own
+        return super().signature() | own | looks
 
     def build(self, inputs: Rows, classes: int, seed: int) -> nn.Module:
         """A new network, its standardization measured on the whole pool."""
@@ -90,55 +107,27 @@ class ResNet18(NetworkLearner):
         return network
 
     def looks(self, item_shape: tuple[int, ...]) -> Looks:
-        """Shifts and flips of whole minibatches."""
+        """Weak: shifts and flips. Strong: RandAugment and cutout after them. Distorted: views."""
+        first = channels_first(item_shape)
         weak: Augment | None = None
         if self.pad or self.flip:
-            weak = CropFlip(self.pad, self.flip, channels_first(item_shape))
-        return Looks(weak)
+            weak = CropFlip(self.pad, self.flip, first)
+        distorted = self.distorted if self.flip else replace(self.distorted, flip=0.0)
+        return Looks(weak, ImageLook(self.strong, first, weak), ImageLook(distorted, first))
 
 
-class CropFlip:
-    """Shift each image of a minibatch by up to ``pad`` pixels, and mirror half of them.
-
-    The border is filled by reflection. All images are cut in one indexing of a view that holds
-    every possible cut.
-
-    Args:
-        pad: pixels, at least 0; at most the image's side less one is used.
-        flip: whether to mirror left and right with probability one half.
-        channels_first: whether images are (channels, H, W) and not (H, W, channels).
-    """
-
-    def __init__(self, pad: int, flip: bool, channels_first: bool) -> None:
-        self.pad = pad
-        self.flip = flip
-        self.channels_first = channels_first
-
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """(n, ...) images of any dtype to as many of the same shape; the generator is CPU's."""
-        high, wide = (2, 3) if self.channels_first else (1, 2)
-        count, height, width = len(images), images.shape[high], images.shape[wide]
-        pad = min(self.pad, height - 1, width - 1)
-        every = torch.arange(count, device=images.device)
-        if pad:
-            shifts = torch.randint(2 * pad + 1, (2, count), generator=generator)
-            down, right = shifts.to(images.device)
-            padded = images.index_select(high, _reflected(height, pad, images.device))
-            padded = padded.index_select(wide, _reflected(width, pad, images.device))
-            cuts = padded.unfold(high, height, 1).unfold(wide, width, 1)
-            # (n, ..., h, w) with the cut's place where height and width were
-            if self.channels_first:
-                images = cuts[every, :, down, right]
-            else:
-                images = cuts[every, down, right].permute(0, 2, 3, 1)
-        if self.flip:
-            mirrored = torch.rand(count, generator=generator) < 0.5
-            mask = mirrored.to(images.device).reshape(count, 1, 1, 1)
-            images = torch.where(mask, images.flip(wide), images)
-        return images
+Chosen = TypeVar("Chosen", RandAugment, Distort)
 
 
-def _reflected(length: int, pad: int, device: torch.device) -> Tensor:
-    """Positions that continue ``length`` pixels by ``pad`` mirrored ones on both sides."""
-    places = torch.arange(-pad, length + pad, device=device).abs()
-    return torch.where(places < length, places, 2 * (length - 1) - places)
+def _options(name: str, kind: type[Chosen], given: Chosen | Mapping[str, Any] | None) -> Chosen:
+    """A look from its options by name, or as it is."""
+    if isinstance(given, kind):
+        return given
+    if given is not None and not isinstance(given, Mapping):
+        raise InputError(f"{name} must be {kind.__name__}(...) or its options, got {given!r}")
+    options = {} if given is None else dict(given)
+    known = [field.name for field in fields(kind)]
+    for option in options:
+        if option not in known:
+            raise InputError(f"{name} has no option {option!r}; {nearest(option, known)}")
+    return kind(**options)

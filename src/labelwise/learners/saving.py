@@ -166,11 +166,16 @@ def _learner(made: dict[str, Any]) -> NetworkLearner:
     options = {name: made["recipe"][name] for name in sorted(recipe)}
     options["objectives"] = [make_objective(**objective) for objective in made["objectives"]]
     if made["name"] == MLP.name:
-        return MLP(hidden=made["hidden"], dropout=made["dropout"], **options)
+        return MLP(**_own(made, "hidden", "dropout", "corruption"), **options)
     if made["name"] == ResNet18.name:
-        own = {name: made[name] for name in ("width", "pad", "flip")}
+        own = _own(made, "width", "pad", "flip", "strong", "distorted")
         return ResNet18(**own, **options)
     raise InputError(
         f"model {made['name']!r} was made by code of yours: give load_model(..., learner=...) "
         "the learner"
     )
+
+
+def _own(made: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Those options of a learner's own that its signature tells."""
+    return {name: made[name] for name in names if name in made}
