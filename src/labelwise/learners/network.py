@@ -271,6 +271,10 @@ class NetworkLearner:
         """A new network for these inputs; its parameters depend on the seed alone."""
         return self.empty(inputs.shape[1:], classes, seed)
 
+    def build_many(self, inputs: Rows, classes: int, seeds: Sequence[int]) -> list[nn.Module]:
+        """What `build` makes of each seed, where it can measuring the inputs once."""
+        return [self.build(inputs, classes, seed) for seed in seeds]
+
     def empty(self, item_shape: tuple[int, ...], classes: int, seed: int = 0) -> nn.Module:
         """A new network before it has seen any data, to load weights into."""
         raise NotImplementedError(f"{type(self).__name__} must make a network")

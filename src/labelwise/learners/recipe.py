@@ -137,6 +137,15 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
+def diverged(value: float, step: int, total: int, recipe: Recipe) -> InputError:
+    """The error of a loss that is not finite: which step, which learning rate, what to do."""
+    return InputError(
+        f"the loss is {value} at step {step} of {total} with learning rate "
+        f"{learning_rate(recipe, step, total):.3g}: lower learning_rate (now "
+        f"{recipe.learning_rate:g}), set clip=1.0, or look for extreme inputs"
+    )
+
+
 def make_optimizer(recipe: Recipe, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
     """The recipe's optimizer over these parameters; only those of two axes or more decay."""
     groups: list[dict[str, Any]] = [{"params": list(parameters)}]

@@ -65,6 +65,11 @@ class CrossEntropy(Objective):
                 )
         self._weights = weights.to(setting.device)
 
+    @property
+    def weights(self) -> Tensor | None:
+        """(C,) class weights of the fit, once prepared; None where all count the same."""
+        return self._weights
+
     def forward(self, labeled: View) -> Tensor:
         """The loss, a single number."""
         return F.cross_entropy(
