@@ -33,6 +33,7 @@ from labelwise.learners.objectives import (
     Step,
     Tapped,
     View,
+    optional_inputs,
     wanted_inputs,
 )
 from labelwise.learners.opponents import Opponent
@@ -198,9 +199,11 @@ def _prepare(
     terms = []
     for objective, names in zip(objectives, wanted):
         if "labeled" in names and len(setting.labels) == 0:
-            raise InputError(
-                f"objective {type(objective).__name__} learns from labels, and there are none"
-            )
+            if "labeled" not in optional_inputs(objective):
+                raise InputError(
+                    f"objective {type(objective).__name__} learns from labels, and there are none"
+                )
+            names = tuple(name for name in names if name != "labeled")
         term = copy.deepcopy(objective)
         term.prepare(setting)
         terms.append((term.to(setting.device).train(), names))

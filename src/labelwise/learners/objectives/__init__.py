@@ -8,6 +8,7 @@ from labelwise.learners.objectives.base import (
     Player,
     Setting,
     Step,
+    optional_inputs,
     wanted_inputs,
 )
 from labelwise.learners.objectives.cross_entropy import CrossEntropy
@@ -34,6 +35,7 @@ __all__ = [
     "View",
     "list_objectives",
     "make_objective",
+    "optional_inputs",
     "parse_objectives",
     "wanted_inputs",
 ]

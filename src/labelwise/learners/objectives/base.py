@@ -102,7 +102,9 @@ class Objective(nn.Module):
     """The base of every objective.
 
     A subclass writes ``forward``, whose parameters are among `INPUTS`, and `signature`. A
-    learner never trains the instance it was given: every fit works on a copy.
+    parameter ``labeled=None`` is left out where nothing is labeled.
+
+    A learner never trains the instance it was given: every fit works on a copy.
     """
 
     def prepare(self, setting: Setting) -> None:
@@ -156,3 +158,16 @@ def wanted_inputs(objective: Objective) -> tuple[str, ...]:
                 f"{nearest(name, INPUTS)}"
             )
     return names
+
+
+def optional_inputs(objective: Objective) -> frozenset[str]:
+    """The inputs that an objective can do without: those with a default.
+
+    >>> class Ones(Objective):
+    ...     def forward(self, unlabeled, labeled=None):
+    ...         return unlabeled.logits.sub(1).square().mean()
+    >>> sorted(optional_inputs(Ones()))
+    ['labeled']
+    """
+    parameters = inspect.signature(objective.forward).parameters.values()
+    return frozenset(each.name for each in parameters if each.default is not each.empty)

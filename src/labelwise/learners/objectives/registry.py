@@ -15,6 +15,14 @@ _HERE = "labelwise.learners.objectives"
 
 _OBJECTIVES = {
     "cross_entropy": (f"{_HERE}.cross_entropy:CrossEntropy", "the labels, learned"),
+    "simclr": (f"{_HERE}.simclr:SimCLR", "a row's other view is found in a minibatch"),
+    "moco": (f"{_HERE}.moco:MoCo", "a row's other view is found in a queue, by a momentum encoder"),
+    "simsiam": (f"{_HERE}.simsiam:SimSiam", "a view is predicted from the other"),
+    "byol": (f"{_HERE}.byol:BYOL", "a momentum encoder's view is predicted"),
+    "barlow_twins": (f"{_HERE}.barlow_twins:BarlowTwins", "views correlate, entries do not"),
+    "vicreg": (f"{_HERE}.vicreg:VICReg", "views agree, entries vary apart"),
+    "dino": (f"{_HERE}.dino:DINO", "a student finds prototypes as its own average does"),
+    "rotation": (f"{_HERE}.rotation:Rotation", "by how many quarter turns an image is turned"),
 }
 
 
