@@ -22,7 +22,11 @@ from labelwise.learners.networks import Dropout
 from labelwise.learners.objectives import NETWORK
 from labelwise.learners.parallel import Ranks, joined, lent
 
-TIMEOUT = 90
+WAIT = 400
+"""Seconds for all of it, on a machine that does other things too."""
+
+LOST = 9
+"""The exit code of the rank that is lost."""
 
 
 class Contrast(Objective):
@@ -178,48 +182,31 @@ def free_port():
         return str(taken.getsockname()[1])
 
 
-def start(*arguments, program=(__file__,)):
-    """Two ranks of a program."""
-    common = {
-        **os.environ,
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": free_port(),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([p for p in sys.path if p]),
-    }
-    return [
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What two ranks found, and how they ended; they start once, which takes longer than all else.
+
+    Rank 1 is lost at the end, so its exit code is that of no error.
+    """
+    folder = tmp_path_factory.mktemp("ranks")
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    shared["PYTHONPATH"] = os.pathsep.join(each for each in sys.path if each)
+    ports = ",".join(free_port() for _ in range(3))
+    ranks = [
         subprocess.Popen(
-            [sys.executable, *program, *map(str, arguments)],
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
+            [sys.executable, __file__, str(folder), ports],
+            env={**os.environ, **shared, "RANK": str(rank)},
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(2)
     ]
-
-
-def end(processes, wait=TIMEOUT):
-    """Their exit codes, outputs and errors; whoever is left is killed."""
-    limit = time.monotonic() + wait
     try:
-        return [
-            (*process.communicate(timeout=max(0.1, limit - time.monotonic())), process.returncode)
-            for process in processes
-        ]
+        errors = [rank.communicate(timeout=WAIT)[1] for rank in ranks]
     finally:
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    for out, error, code in end(start("cases", folder)):
-        assert code == 0, error or out
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [0, LOST], errors
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -273,25 +260,21 @@ def normalization(x, norm, ranks):
     return [y.detach(), *whole, norm.running_mean, norm.running_var]
 
 
-def test_what_differs_between_ranks_is_refused_by_all():
-    for _, error, code in end(start("differ")):
-        assert code == 2, error
-        assert "must be given the same labels and seed" in error
-        assert "Traceback" not in error
+def test_what_differs_between_ranks_is_refused_by_all(two):
+    for rank in two:
+        assert "ranks of a fit must be given the same labels and seed" in rank["differ"]
 
 
-@pytest.mark.parametrize("how", ["die", "hang"])
-def test_a_rank_that_is_lost_ends_the_others(how):
-    processes = start(how)
-    try:
-        out, error = processes[0].communicate(timeout=TIMEOUT)
-    finally:
-        processes[1].kill()
-        processes[1].communicate()
-        processes[0].kill()
-    assert processes[0].returncode == 1, out
-    (line,) = [each for each in error.splitlines() if each.startswith("error:")]
-    assert "rank 0 of 2 lost the others: one has ended, or did not answer in time" in line
+def test_a_rank_that_does_not_answer_ends_the_others(two):
+    for number, rank in enumerate(two):
+        assert f"rank {number} of 2 lost the others: one has ended, or did not" in rank["hang"]
+        assert "\n" not in rank["hang"]
+    assert 3 < two[0]["hang seconds"] < 60
+
+
+def test_a_rank_that_dies_ends_the_others(two):
+    assert "rank 0 of 2 lost the others: one has ended, or did not" in two[0]["die"]
+    assert two[0]["die seconds"] < 30  # not the time it would wait for an answer
 
 
 def test_alone_nothing_is_sent():
@@ -323,7 +306,7 @@ def test_rows_that_are_no_share_are_refused():
 # One of the two processes.
 
 
-def all_cases(ranks, folder):
+def all_cases(ranks):
     found = {case: fit(case) for case in CASES}
     rows, network = [], mlp()
     network[0].register_forward_hook(
@@ -342,43 +325,17 @@ def all_cases(ranks, folder):
         found["normalization"] = normalization(x, norm, ranks)
     assert ranks.send(b"rank 0" if ranks.first else b"") == b"rank 0"
     assert ranks.send(b"" if ranks.first else b"x") == b""
-    torch.save(found, Path(folder) / f"{ranks.rank}.pt")
-
-
-class Lost(CrossEntropy):
-    """Rank 1 does not come back from the third step."""
-
-    how = ""
-
-    def forward(self, labeled, step):
-        if step.number == 2 and os.environ["RANK"] == "1":
-            if self.how == "die":
-                os._exit(9)
-            time.sleep(TIMEOUT)
-        return super().forward(labeled)
-
-
-def program(task, *arguments):
-    with joined(timeout=4 if task == "hang" else 60) as ranks:
-        if task == "cases":
-            all_cases(ranks, *arguments)
-        elif task == "differ":
-            CASES["mlp"] = (*CASES["mlp"][:1], [CrossEntropy()], *CASES["mlp"][2:])
-            differ(ranks)
-        else:
-            Lost.how = task
-            make, _, recipe, others = CASES["mlp"]
-            CASES["mlp"] = (make, [Lost()], recipe, others)
-            fit("mlp")
+    with pytest.raises(InputError) as refused:
+        differ(ranks)
+    return found | {"differ": str(refused.value)}
 
 
 def differ(ranks):
-    x, labels = Rows(torch.zeros(6, 2)), torch.tensor([0, 1, 0, 1, 0, ranks.rank])
     train(
         nn.Linear(2, 2),
-        x,
+        Rows(torch.zeros(6, 2)),
         torch.arange(6),
-        labels,
+        torch.tensor([0, 1, 0, 1, 0, ranks.rank]),
         classes=2,
         seed=ranks.rank,
         recipe=Recipe(),
@@ -386,9 +343,46 @@ def differ(ranks):
     )
 
 
+class Lost(CrossEntropy):
+    """Rank 1 does not come back from the third step, or late."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, labeled, step):
+        if step.number == 2 and os.environ["RANK"] == "1":
+            if self.how == "die":
+                os._exit(LOST)
+            time.sleep(12)
+        return super().forward(labeled)
+
+
+def lose(how):
+    """The message that the loss of a rank ends in, and after how long."""
+    make, _, recipe, others = CASES["mlp"]
+    CASES[how] = (make, [Lost(how)], recipe, others)
+    start = time.monotonic()
+    with pytest.raises(LabelwiseError) as ended:
+        fit(how)
+    return {how: str(ended.value), f"{how} seconds": time.monotonic() - start}
+
+
+def program(folder, ports):
+    ports = iter(ports.split(","))
+    os.environ["MASTER_PORT"] = next(ports)
+    with joined() as ranks:
+        found = all_cases(ranks)
+        path = Path(folder) / f"{ranks.rank}.pt"
+    os.environ["MASTER_PORT"] = next(ports)
+    with joined(timeout=4):
+        found |= lose("hang")
+    torch.save(found, path)
+    os.environ["MASTER_PORT"] = next(ports)
+    with joined():
+        found |= lose("die")
+    torch.save(found, path)
+
+
 if __name__ == "__main__":
-    try:
-        program(*sys.argv[1:])
-    except LabelwiseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    program(*sys.argv[1:])

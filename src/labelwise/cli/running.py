@@ -11,6 +11,7 @@ import typer
 
 from labelwise.cli.output import columns, emit_json, note, say
 from labelwise.cli.progress import progress
+from labelwise.cli.ranks import hand_round, help_simulate
 
 if TYPE_CHECKING:
     from labelwise.benchmark import Results
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 def run_simulation(data: Data, out: Path, **plan: Any) -> tuple[Results, Path]:
     """Simulate with progress on stderr, then write the report.
+
+    Under ``torchrun`` all ranks share the fits; only rank 0 reports, writes, and returns.
 
     Args:
         data: what to run on.
@@ -30,8 +33,20 @@ def run_simulation(data: Data, out: Path, **plan: Any) -> tuple[Results, Path]:
 
     Raises:
         typer.Abort: Ctrl-C, with how to go on.
+        typer.Exit: another rank than 0 has done its part.
         LabelwiseError: what `simulate` and `write_report` refuse.
     """
+    from labelwise.learners.parallel import joined
+
+    with joined() as ranks:
+        begun = hand_round(ranks, out)
+        if ranks.first:
+            return _simulate(data, out, **plan)
+        help_simulate(begun, data, **plan)
+    raise typer.Exit
+
+
+def _simulate(data: Data, out: Path, **plan: Any) -> tuple[Results, Path]:
     from labelwise.benchmark import simulate
     from labelwise.benchmark.report import write_report
 

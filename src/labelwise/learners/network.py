@@ -265,7 +265,8 @@ class NetworkLearner:
 
     def __init__(self, recipe: Recipe, objectives: Objectives = ()) -> None:
         self.recipe = recipe
-        self.objectives = parse_objectives(objectives) if objectives else (CrossEntropy(),)
+        chosen = (CrossEntropy(),) if objectives in ((), []) else parse_objectives(objectives)
+        self.objectives: tuple[Objective, ...] = chosen
 
     def build(self, inputs: Rows, classes: int, seed: int) -> nn.Module:
         """A new network for these inputs; its parameters depend on the seed alone."""

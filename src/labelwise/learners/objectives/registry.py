@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,29 +59,52 @@ def make_objective(name: str | Objective, **options: Any) -> Objective:
             raise InputError(
                 f"objective {name!r} has no option {option!r}; {nearest(option, known)}"
             )
-    made: Objective = factory(**options)
+    try:
+        made: Objective = factory(**options)
+    except TypeError as error:  # a text where a number belongs, or an option that must be given
+        raise InputError(f"objective {name!r} cannot be made of {options}: {error}") from error
     return made
 
 
 def parse_objectives(given: str | Sequence[str | Objective]) -> tuple[Objective, ...]:
     """Objectives written ``name:option=value:...``, joined by ``+``, or a sequence of such.
 
+    Numbers with commas between are a tuple, as in ``cross_entropy:class_weights=1,2.5``.
+
     Raises:
-        InputError: what `make_objective` refuses, or an option that is no ``name=value``.
+        InputError: what `make_objective` refuses, an option that is no ``name=value`` or is
+            given twice, or what is neither text nor objectives.
 
     >>> [type(each).__name__ for each in parse_objectives("cross_entropy:smoothing=0.1")]
     ['CrossEntropy']
     """
-    parts = given.split("+") if isinstance(given, str) else given
+    # A plus before a digit belongs to a number, such as 1e+3.
+    parts = re.split(r"\+(?!\s*\d)", given) if isinstance(given, str) else given
+    listed = isinstance(parts, Sequence)
+    if not listed or not all(isinstance(part, str | Objective) for part in parts):
+        raise InputError(
+            "objectives must be names joined by +, such as cross_entropy:smoothing=0.1, or a "
+            f"sequence of names and objectives, got {given!r}"
+        )
     return tuple(_parsed(part) if isinstance(part, str) else part for part in parts)
 
 
 def _parsed(text: str) -> Objective:
     name, *pairs = (part.strip() for part in text.split(":"))
-    options = {}
+    options: dict[str, Any] = {}
     for pair in pairs:
         option, equals, value = pair.partition("=")
         if not equals or not option.isidentifier():
             raise InputError(f"options of objective {name!r} must be name=value, got {pair!r}")
-        options[option] = parse_value(value)
+        if option in options:
+            raise InputError(f"option {option!r} of objective {name!r} is given twice")
+        options[option] = _value(value)
     return make_objective(name, **options)
+
+
+def _value(text: str) -> Any:
+    """A value as what it looks like, numbers with commas between as a tuple."""
+    several = tuple(parse_value(part) for part in text.split(","))
+    if len(several) > 1 and all(type(part) in (int, float) for part in several):
+        return several
+    return parse_value(text)
