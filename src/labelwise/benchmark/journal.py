@@ -12,12 +12,13 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from labelwise.errors import ResourceError, ResultsError
+from labelwise.loop import Label, State
 
 Record = dict[str, Any]
 
@@ -132,6 +133,24 @@ def parse(path: Path) -> tuple[list[Record], int]:
         records.append(record)
         end += len(line) + 1
     return records, end
+
+
+def state_after(cell: Sequence[Record], labels: Mapping[str, Label]) -> State:
+    """What a loop knew after the rounds of one strategy and seed, but for what strategies carry.
+
+    Args:
+        cell: their records in order, at least one. labels: of every item asked for, by id.
+    """
+    ids = tuple(item for record in cell for item in record["picked_ids"])
+    pseudo = [tuple((item, label) for item, label in r.get("pseudo", ())) for r in cell]
+    return State(
+        ids,
+        tuple(labels[item] for item in ids),
+        round=cell[-1]["round"],
+        pseudo=pseudo[-1],
+        before=len(ids) - len(cell[-1]["picked_ids"]),
+        pseudo_before=pseudo[-2] if len(cell) > 1 else (),
+    )
 
 
 @contextlib.contextmanager

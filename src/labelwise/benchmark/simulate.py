@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from labelwise.benchmark.experience import write_experience
-from labelwise.benchmark.journal import JOURNAL, Journal, Record, locked
+from labelwise.benchmark.journal import JOURNAL, Journal, Record, locked, state_after
 from labelwise.benchmark.plan import StrategyEntry
 from labelwise.benchmark.preparation import Prepared, prepare
 from labelwise.benchmark.progress import Event, Listener, Pace, Step
@@ -304,11 +304,8 @@ class _Run:
         if last is None or last["round"] == 0:
             again = start
         else:
-            ids = tuple(item for record in cell for item in record["picked_ids"])
-            answers = tuple(self.labels[item] for item in ids)
             strategy = self.prepared.strategies[entry.label].name
-            pseudo = tuple((item, label) for item, label in last.get("pseudo", ()))
-            state = State(ids, answers, round=last["round"], pseudo=pseudo)
+            state = state_after(cell, self.labels)
             again = loop.resume(state.carry(strategy, last.get("carried")))
         if last and any(last[name] != value for name, value in again.measures.items()):
             self._note(

@@ -149,6 +149,15 @@ class Learner(Protocol):
 
 
 @runtime_checkable
+class UntrainedLearner(Learner, Protocol):
+    """A learner that can show the model a fit starts from, before it has learned anything."""
+
+    def untrained(self, inputs: Rows, *, classes: int, seed: int) -> Model:
+        """The model that `fit` with this seed starts from."""
+        ...
+
+
+@runtime_checkable
 class Encoder(Protocol):
     """A way to turn a pool into an array, learned without labels.
 

@@ -2,7 +2,8 @@
 
 from labelwise.loop.annotators import Annotator, Oracle
 from labelwise.loop.initial import random_initial, stratified_initial
-from labelwise.loop.rounds import COLD_EVIDENCE, Fitted, Loop, Round
+from labelwise.loop.outcomes import Fitted, Round
+from labelwise.loop.rounds import COLD_EVIDENCE, Loop
 from labelwise.loop.shared import Provider, SharedEvidence, oracle_evidence
 from labelwise.loop.state import State
 from labelwise.loop.tasks import (

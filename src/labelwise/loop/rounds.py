@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +20,17 @@ from torch import Tensor
 from labelwise.errors import InputError
 from labelwise.evidence import Evidence, check
 from labelwise.kernels import Rows, derive
-from labelwise.learners import Learner, Model
+from labelwise.learners import Learner, Model, UntrainedLearner
 from labelwise.learners.evidence import model_evidence
 from labelwise.loop.annotators import Annotator
-from labelwise.loop.shared import Provider, SharedEvidence, cold_evidence, private_evidence
+from labelwise.loop.outcomes import Fitted, Round
+from labelwise.loop.shared import (
+    Provider,
+    SharedEvidence,
+    cold_evidence,
+    previous_evidence,
+    private_evidence,
+)
 from labelwise.loop.state import State
 from labelwise.loop.tasks import Balance, Label, Task
 from labelwise.strategies import Picks, as_strategy, call_needs, select
@@ -33,55 +40,6 @@ if TYPE_CHECKING:
 
 COLD_EVIDENCE = frozenset({"embeddings", "oracle_labels", "round", "rounds"})
 """What a strategy may need before there is a model (embeddings: of an encoder with a matrix)."""
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """A model, and what strategies may ask of it.
-
-    Attributes:
-        model: None where nothing is labeled yet.
-        round: the round it was fitted in.
-        seconds: of the fit.
-        evidence: of the model over the pool, computed when a strategy first asks and then
-            kept: strategies that query the same model share it.
-    """
-
-    model: Model | None
-    round: int
-    seconds: float
-    evidence: SharedEvidence
-
-
-@dataclass(frozen=True, eq=False)
-class Round:
-    """One round, or as much of it as could be done.
-
-    Attributes:
-        state: after it.
-        picked: the ids asked for, in pick order.
-        scores: the strategy's scores of them, larger = asked first; None where it gives none.
-        balance: how evenly the answers of this round fall on the classes.
-        fitted: the model fitted to all labels; None while answers are missing.
-        measures: how good that model is on the test set, by measure; empty without either.
-        select_seconds: of the query with all evidence it used, also where another strategy
-            had computed it already.
-        evaluate_seconds: of the prediction on the test set, and the measures.
-    """
-
-    state: State
-    picked: tuple[str, ...]
-    scores: NDArray[np.float64] | None
-    balance: Balance
-    fitted: Fitted | None
-    measures: Mapping[str, float] = field(default_factory=dict)
-    select_seconds: float = 0.0
-    evaluate_seconds: float = 0.0
-
-    @property
-    def waiting(self) -> bool:
-        """Whether answers are missing, so that no model was fitted."""
-        return self.fitted is None
 
 
 class Loop:
@@ -228,24 +186,20 @@ class Loop:
         checked = {item: self.task.check(item, label) for item, label in answers.items()}
         return state.answer(checked)
 
-    def fit(self, state: State) -> Fitted:
+    def fit(self, state: State, previous: Fitted | None = None) -> Fitted:
         """The model of a state, fitted from nothing; the same state gives the same model.
 
         Pseudo-labels count as much as others: learners know no weights.
+
+        Args:
+            state: nothing pending.
+            previous: of the round before, where it is at hand. Without it that model is fitted
+                again when a strategy asks for ``previous_probs``, and not before.
         """
         start = time.perf_counter()
-        ids, labels = self._inside(state)
-        if not ids:
+        if not self._inside(state)[0]:
             return Fitted(None, state.round, 0.0, SharedEvidence(cold_evidence(self.inputs)))
-        sure = [item for item, _ in state.pseudo], [label for _, label in state.pseudo]
-        model = self.learner.fit(
-            self.inputs,
-            torch.from_numpy(self.rows([*ids, *sure[0]])),
-            self.task.target([*labels, *sure[1]]),
-            classes=self.task.classes,
-            seed=derive(self.seed, "fit", state.round),
-            unlabeled=self._unlabeled(self.rows([*state.ids, *sure[0]])),
-        )
+        model = self._model(state)
         seconds = time.perf_counter() - start
         providers = model_evidence(
             model,
@@ -253,7 +207,47 @@ class Loop:
             samples=self.samples,
             seed=derive(self.seed, "draws", state.round),
         )
-        return Fitted(model, state.round, seconds, SharedEvidence(providers))
+        evidence = SharedEvidence((*providers, *self._earlier(state, previous)))
+        return Fitted(model, state.round, seconds, evidence)
+
+    def _model(self, state: State) -> Model:
+        """Fit to all that is labeled inside, and to pseudo-labels."""
+        ids, labels = self._inside(state)
+        sure = [item for item, _ in state.pseudo], [label for _, label in state.pseudo]
+        return self.learner.fit(
+            self.inputs,
+            torch.from_numpy(self.rows([*ids, *sure[0]])),
+            self.task.target([*labels, *sure[1]]),
+            classes=self.task.classes,
+            seed=derive(self.seed, "fit", state.round),
+            unlabeled=self._unlabeled(self.rows([*state.ids, *sure[0]])),
+        )
+
+    def _earlier(self, state: State, previous: Fitted | None) -> tuple[Provider, ...]:
+        """What the model of the round before believes; in round 0 the network before its fit.
+
+        Of the previous fit only what is needed is held on to. Where nothing was labeled then, or
+        it is not known what was, there is no such model.
+        """
+        known = None if previous is None else previous.evidence.found("probs")
+        held = None if previous is None or known is not None else previous.model
+        before = state.previous()
+        unknown = before is None or not self._inside(before)[0]
+        if state.round > 0 and known is None and held is None and unknown:
+            return ()
+
+        def model() -> Model | None:
+            if held is not None:
+                return held
+            if before is not None:
+                with torch.enable_grad():  # strategies are asked without
+                    return self._model(before)
+            if not isinstance(self.learner, UntrainedLearner):
+                return None
+            seed = derive(self.seed, "fit", 0)
+            return self.learner.untrained(self.inputs, classes=self.task.classes, seed=seed)
+
+        return previous_evidence(known, model, self.inputs, self.task.classes)
 
     def evaluate(self, fitted: Fitted) -> dict[str, float]:
         """Measures of a model on the test set; empty without a test set or a model."""
@@ -313,7 +307,14 @@ class Loop:
         seconds = time.perf_counter() - start + fitted.evidence.owed()
         asked = state.ask([self.ids[row] for row in picks.rows], pseudo=self._pseudo(picks))
         asked = asked.carry(picks.strategy, picks.state)
-        return self.finish(asked, annotator, scores=picks.scores, select_seconds=seconds)
+        wants = "previous_probs" in call_needs(as_strategy(strategy), options or {})
+        return self.finish(
+            asked,
+            annotator,
+            scores=picks.scores,
+            select_seconds=seconds,
+            previous=fitted if wants else None,
+        )
 
     def finish(
         self,
@@ -322,6 +323,7 @@ class Loop:
         *,
         scores: NDArray[np.float64] | None = None,
         select_seconds: float = 0.0,
+        previous: Fitted | None = None,
     ) -> Round:
         """The rest of a round whose items have been asked for: annotate, fit, evaluate.
 
@@ -330,18 +332,25 @@ class Loop:
             annotator: gives the labels.
             scores: of the pending items, handed through to the round.
             select_seconds: handed through to the round.
+            previous: the model that was queried, where the next query will ask for it; see `fit`.
         """
         before, picked = len(state.ids), state.pending
         state = self.annotate(state, annotator)
         balance = self.task.balance(state.labels[before:])
         if state.pending:
             return Round(state, picked, scores, balance, None, select_seconds=select_seconds)
-        done = self._measured(state, picked, balance)
+        done = self._measured(state, picked, balance, previous)
         return replace(done, scores=scores, select_seconds=select_seconds)
 
-    def _measured(self, state: State, picked: tuple[str, ...], balance: Balance) -> Round:
+    def _measured(
+        self,
+        state: State,
+        picked: tuple[str, ...],
+        balance: Balance,
+        previous: Fitted | None = None,
+    ) -> Round:
         """Fit and evaluate."""
-        fitted = self.fit(state)
+        fitted = self.fit(state, previous)
         start = time.perf_counter()
         measures = self.evaluate(fitted)
         seconds = time.perf_counter() - start
@@ -379,5 +388,11 @@ class Loop:
         return private_evidence(torch.from_numpy(self.rows(foreign)))
 
     def _unlabeled(self, labeled: NDArray[np.int64]) -> Tensor:
-        rest = np.setdiff1d(np.arange(len(self.ids)), labeled, assume_unique=True)
-        return torch.from_numpy(rest)
+        """Rows that objectives may see without a label.
+
+        Where all are labeled it is all of them: a learner that wants such rows is not to fail on
+        the last labels of a pool, nor on the line of the full data.
+        """
+        every = np.arange(len(self.ids))
+        rest = np.setdiff1d(every, labeled, assume_unique=True)
+        return torch.from_numpy(rest if len(rest) else every)

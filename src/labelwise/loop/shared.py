@@ -8,11 +8,13 @@ from functools import wraps
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from labelwise.evidence import check
 from labelwise.kernels import Rows
+from labelwise.learners import Model
 
 Provider = Callable[..., Any]
 """A function that computes evidence; its parameters' names say from which."""
@@ -45,8 +47,15 @@ class SharedEvidence:
         seconds, self._owed = self._owed, 0.0
         return seconds
 
+    def found(self, name: str) -> Any:
+        """Evidence of this name if somebody has asked for it, else None; nothing is computed."""
+        for function, (value, _) in self._found.items():
+            if _name(function) == name:
+                return value
+        return None
+
     def _keeping(self, function: Provider) -> Provider:
-        name = getattr(function, "gives", getattr(function, "__name__", ""))
+        name = _name(function)
 
         @wraps(function)  # the signature says which evidence it needs, so it must stay visible
         def once(*evidence: Any, **optional: Any) -> Any:
@@ -59,6 +68,35 @@ class SharedEvidence:
             return self._found[function][0]
 
         return once
+
+
+def _name(function: Provider) -> str:
+    """What a provider gives."""
+    name: str = getattr(function, "gives", getattr(function, "__name__", ""))
+    return name
+
+
+def previous_evidence(
+    known: Rows | None, model: Callable[[], Model | None], inputs: Rows, classes: int
+) -> tuple[Provider, ...]:
+    """What the model of the round before believes, when a strategy asks.
+
+    Args:
+        known: its probabilities where they are there already.
+        model: makes it; None stands for a learner that starts from equal beliefs in all classes.
+        inputs: (N, ...) the pool.
+        classes: C.
+    """
+
+    def previous_probs() -> Rows | Tensor:
+        if known is not None:
+            return known
+        found = model()
+        if found is None:
+            return torch.full((len(inputs), classes), 1 / classes)
+        return found.predict(inputs).probs
+
+    return (previous_probs,)
 
 
 def cold_evidence(inputs: Rows) -> tuple[Provider, ...]:

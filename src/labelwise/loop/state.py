@@ -27,6 +27,9 @@ class State:
         pseudo: items that nobody labeled and the last query's strategy was sure of, with the
             labels it gave them. The round's model is fitted to these too; the next query drops
             them, and they may be asked for.
+        before: how many items, of ``ids``, were labeled when the round began; None in round 0,
+            or where it is not known.
+        pseudo_before: ``pseudo`` of the round before.
 
     >>> state = State().ask(["b", "a"]).answer({"a": 1})
     >>> state.ids, state.labels, state.pending
@@ -39,6 +42,8 @@ class State:
     round: int = 0
     carried: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pseudo: tuple[tuple[str, Label], ...] = ()
+    before: int | None = None
+    pseudo_before: tuple[tuple[str, Label], ...] = ()
 
     def ask(
         self,
@@ -64,8 +69,26 @@ class State:
             if item in known:
                 raise InputError(f"item {item!r} is labeled or asked for already, or named twice")
             known.add(item)
-        round_ = self.round + (0 if initial else 1)
-        return replace(self, pending=self.pending + tuple(ids), round=round_, pseudo=given)
+        asked = replace(self, pending=self.pending + tuple(ids), pseudo=given)
+        if initial:
+            return asked
+        return replace(asked, round=self.round + 1, before=len(self.ids), pseudo_before=self.pseudo)
+
+    def previous(self) -> State | None:
+        """Who was labeled when the model of the round before was fitted; None if not known.
+
+        >>> state = State().ask(["a"], initial=True).answer({"a": 0}).ask(["b"]).answer({"b": 1})
+        >>> state.ids, state.previous().ids
+        (('a', 'b'), ('a',))
+        """
+        if self.round == 0 or self.before is None:
+            return None
+        return State(
+            self.ids[: self.before],
+            self.labels[: self.before],
+            round=self.round - 1,
+            pseudo=self.pseudo_before,
+        )
 
     def answer(self, labels: Mapping[str, Label]) -> State:
         """The state after some answers; who has none stays pending.
@@ -107,6 +130,8 @@ class State:
             "round": self.round,
             "carried": dict(self.carried),
             "pseudo": [list(pair) for pair in self.pseudo],
+            "before": self.before,
+            "pseudo_before": [list(pair) for pair in self.pseudo_before],
         }
 
     @classmethod
@@ -119,4 +144,6 @@ class State:
             int(record["round"]),
             dict(record.get("carried", {})),
             tuple((item, label) for item, label in record.get("pseudo", ())),
+            record.get("before"),
+            tuple((item, label) for item, label in record.get("pseudo_before", ())),
         )
