@@ -313,7 +313,7 @@ def test_mixed_precision_learns_the_same_thing():
     ("options", "message"),
     [
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"optimizer": "adma"}, "optimizer must be one of sgd, adam, adamw, got 'adma'"),
+        ({"optimizer": "adma"}, "optimizer must be one of sgd, adam, adamw, lars, got 'adma'"),
         ({"schedule": "step"}, "schedule must be one of"),
         ({"learning_rate": -1.0}, "learning_rate must be positive"),
         ({"validation": 1.0}, r"validation must be in \[0, 1\)"),

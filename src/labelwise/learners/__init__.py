@@ -14,8 +14,10 @@ from labelwise.learners.base import (
     UntrainedLearner,
     check_fit,
 )
+from labelwise.learners.checkpoint import Checkpoint
 from labelwise.learners.encoding import Encoded, encode_data
 from labelwise.learners.evidence import model_evidence
+from labelwise.learners.history import History, Passed
 from labelwise.learners.mlp import MLP
 from labelwise.learners.network import Network, NetworkLearner, NetworkModel
 from labelwise.learners.objectives import (
@@ -40,10 +42,11 @@ from labelwise.learners.registry import (
 )
 from labelwise.learners.resnet import ResNet18
 from labelwise.learners.saving import load_model, save_model
-from labelwise.learners.training import History, Trained, train
+from labelwise.learners.training import Trained, train
 
 __all__ = [
     "MLP",
+    "Checkpoint",
     "Corrupt",
     "CropFlip",
     "CrossEntropy",
@@ -61,6 +64,7 @@ __all__ = [
     "NetworkModel",
     "Objective",
     "Outputs",
+    "Passed",
     "PiecewiseLinearModel",
     "Player",
     "PosteriorModel",

@@ -21,6 +21,8 @@ VALIDATION_BLOCK = 1024
 class Labeled:
     """The rows that are trained on, on the device, in a new order every epoch."""
 
+    state_names = ("_order", "minibatch")
+
     def __init__(
         self,
         inputs: Rows,
@@ -33,24 +35,41 @@ class Labeled:
         self.inputs = single(inputs.take(rows).to(device))
         self.rows = rows.to(device)
         self.labels = labels.to(device)
-        self.parts = -(-len(rows) // recipe.minibatch)
+        self.minibatch = recipe.minibatch
         self._order = torch_stream(seed, "order")
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def epoch(self) -> tuple[Tensor, ...]:
+    @property
+    def parts(self) -> int:
+        """Steps in an epoch."""
+        return -(-len(self.rows) // self.minibatch)
+
+    def halve(self) -> bool:
+        """Make minibatches half as large; whether they could be."""
+        size = min(self.minibatch, len(self.rows))
+        self.minibatch = max(1, size // 2) if size else self.minibatch
+        return size > 1
+
+    def epoch(self) -> list[Tensor]:
         """Positions of the epoch's minibatches, as equal in size as can be, at least one each.
 
         A last minibatch of whatever is left over would give its few rows more say, and a
         batch normalization one row to normalize.
         """
         order = torch.randperm(len(self.rows), generator=self._order)
-        return order.to(self.rows.device).tensor_split(self.parts)
+        return self.split(order.to(self.rows.device))
+
+    def split(self, positions: Tensor) -> list[Tensor]:
+        """Positions as minibatches, as few and as equal in size as can be."""
+        return list(positions.tensor_split(-(-len(positions) // self.minibatch)))
 
 
 class Unlabeled:
     """Minibatches of the unlabeled rows, without end."""
+
+    state_names = ("_order", "_queue", "minibatch")
 
     def __init__(
         self,
@@ -68,24 +87,41 @@ class Unlabeled:
         if len(rows) == 0:
             raise InputError("an objective wants unlabeled rows and every row is labeled")
         self.rows = rows
-        self.parts = -(-len(rows) // recipe.unlabeled_minibatch)
+        self.minibatch = min(recipe.unlabeled_minibatch, len(rows))
         self.device = device
         self.none = torch.empty(0, dtype=torch.int64, device=device)
         self._inputs = inputs
-        self._size = min(recipe.unlabeled_minibatch, len(rows))
         self._order = torch_stream(seed, "order", "unlabeled")
-        self._queue = rows[:0]
+        self._queue = self._last = rows[:0]
+
+    @property
+    def parts(self) -> int:
+        """Steps in a pass over the rows."""
+        return -(-len(self.rows) // self.minibatch)
+
+    def halve(self) -> bool:
+        """Make minibatches half as large, of two rows at least; whether they could be.
+
+        The rows of the last one are the next again.
+        """
+        self._queue, self._last = torch.cat([self._last, self._queue]), self._last[:0]
+        size = self.minibatch
+        self.minibatch = max(min(2, size), size // 2)
+        return self.minibatch < size
 
     def next(self) -> tuple[Tensor, Tensor]:
         """Inputs and rows of the next minibatch."""
-        if len(self._queue) < self._size:
+        if len(self._queue) < self.minibatch:
             self._queue = self.rows[torch.randperm(len(self.rows), generator=self._order)]
-        rows, self._queue = self._queue[: self._size], self._queue[self._size :]
+        rows, self._queue = self._queue[: self.minibatch], self._queue[self.minibatch :]
+        self._last = rows
         return single(self._inputs.take(rows).to(self.device)), rows.to(self.device)
 
 
 class Validation:
     """The labels kept apart, and the best weights by them."""
+
+    state_names = ("accuracies", "best_epoch", "_best", "_weights")
 
     def __init__(
         self,

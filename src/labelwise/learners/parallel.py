@@ -68,6 +68,8 @@ class Ranks:
     torch.Size([2, 1])
     """
 
+    state_names = ("_passes",)
+
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank = rank
         self.size = size

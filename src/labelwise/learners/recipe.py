@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from labelwise.errors import InputError, nearest
 from labelwise.kernels import numpy_stream
+from labelwise.learners.lars import LARS
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,10 @@ class Recipe:
         minibatch: labeled rows in a step, at most. An epoch is split into equal parts, so no
             step is left with a few rows.
         unlabeled_minibatch: unlabeled rows in a step, for objectives that want them.
-        optimizer: ``"sgd"`` (Nesterov momentum), ``"adam"`` or ``"adamw"``.
+        optimizer: ``"sgd"`` (Nesterov momentum), ``"adam"``, ``"adamw"`` or ``"lars"`` (for
+            large minibatches; see `LARS`).
         learning_rate: the largest of the schedule.
-        momentum: of SGD.
+        momentum: of SGD and LARS.
         weight_decay: of matrices and filters; biases and normalizations have none.
         schedule: ``"constant"``, ``"cosine"`` (from the largest to 0) or ``"one_cycle"``
             (linearly up from 1/25 during the first ``warmup`` of the steps, then as cosine).
@@ -71,7 +73,7 @@ class Recipe:
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         _require(self.min_steps >= 0, "min_steps", "at least 0", self.min_steps)
         for name, value, known in (
-            ("optimizer", self.optimizer, ("sgd", "adam", "adamw")),
+            ("optimizer", self.optimizer, ("sgd", "adam", "adamw", "lars")),
             ("schedule", self.schedule, ("constant", "cosine", "one_cycle")),
             ("precision", self.precision, ("float32", "bf16")),
         ):
@@ -154,6 +156,8 @@ def make_optimizer(recipe: Recipe, parameters: Sequence[nn.Parameter]) -> torch.
             {"params": [p for p in parameters if p.ndim >= 2]},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
+    if recipe.optimizer == "lars":
+        return LARS(groups, recipe.learning_rate, recipe.momentum, recipe.weight_decay)
     common: dict[str, Any] = {
         "lr": recipe.learning_rate,
         "weight_decay": recipe.weight_decay,
@@ -165,6 +169,32 @@ def make_optimizer(recipe: Recipe, parameters: Sequence[nn.Parameter]) -> torch.
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, **common)
     return torch.optim.Adam(groups, **common)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:
+    """What an optimizer keeps of each parameter that has been updated, by its number."""
+    return {
+        number: dict(optimizer.state[parameter])
+        for number, parameter in enumerate(_parameters(optimizer))
+        if parameter in optimizer.state
+    }
+
+
+def put_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[int, dict[str, Any]]) -> None:
+    """Put back what `optimizer_state` gave; tensors as in memory as their parameters are.
+
+    Fused updates go through memory, so a moment whose axes are in another order would meet
+    other entries.
+    """
+    for number, parameter in enumerate(_parameters(optimizer)):
+        for name, value in state.get(number, {}).items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            optimizer.state[parameter][name] = value
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [each for group in optimizer.param_groups for each in group["params"]]
 
 
 def pick_device(name: str | None) -> torch.device:
