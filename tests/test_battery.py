@@ -58,6 +58,7 @@ def make_pool(size=SIZE, classes=CLASSES, seed=0):
     pool["probs"] = _softmax(logits)
     pool["inputs"] = rng.normal(size=(size, 5))
     pool["activations"] = _activations(pool["inputs"])
+    pool["pretext_loss"] = rng.exponential(size=size)
     pool["previous_probs"] = _softmax(logits + rng.normal(size=logits.shape))
     pool["predicted_loss"], pool["critic"] = rng.normal(size=size), rng.normal(size=size)
     pool["latent_discriminator"] = rng.uniform(size=size)

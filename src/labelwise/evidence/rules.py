@@ -262,6 +262,7 @@ RULES: Mapping[str, Rule] = {
     "previous_probs": Rule(("N", "C"), "probs of the model of the round before", _distributions),
     "predicted_loss": Rule(("N",), "loss a module of the network expects of each row", _finite),
     "latent_discriminator": Rule(("N",), "belief that each row is a labeled one", _shares),
+    "pretext_loss": Rule(("N",), "loss of a task without labels, such as rotation", _finite),
     "critic": Rule(("N",), "how unlike the labeled rows a critic finds each row", _finite),
     "distinctiveness": Rule(("N",), "how unusually a pretrained network sees each row", _shares),
     "validation_accuracy": Rule((), "of the model on rows held out, in [0, 1]", _share),

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from labelwise.errors import InputError, nearest
+from labelwise.errors import InputError
 from labelwise.evidence import Rows, check
 from labelwise.kernels import Generator
 from labelwise.kernels.cost import Sizes, Work, score_work
+from labelwise.strategies.criteria import Criterion, criterion_scores
 from labelwise.strategies.entropy import entropy_scores
-from labelwise.strategies.least_confidence import least_confidence_scores
-from labelwise.strategies.margin import margin_scores
 from labelwise.strategies.pickers import Picker, pick, predicted
 from labelwise.strategies.picks import Picks
 from labelwise.strategies.registry import strategy
-
-_CRITERIA = {
-    "least_confidence": least_confidence_scores,
-    "margin": margin_scores,
-    "entropy": entropy_scores,
-}
 
 
 def ceal_threshold(round: int, threshold: float = 0.005, decay: float = 0.00033) -> float:
@@ -67,7 +58,7 @@ def ceal(
     n: int,
     candidates: Tensor,
     generator: Generator,
-    criterion: Literal["least_confidence", "margin", "entropy"] = "entropy",
+    criterion: Criterion = "entropy",
     threshold: float = 0.005,
     decay: float = 0.00033,
     picker: str | Picker = "top",
@@ -95,16 +86,12 @@ def ceal(
     Raises:
         InputError: an option out of range, or a single class with ``criterion="margin"``.
     """
-    if criterion not in _CRITERIA:
-        raise InputError(
-            f"criterion must be known, got {criterion!r}; {nearest(criterion, _CRITERIA)}"
-        )
     for name, value in (("threshold", threshold), ("decay", decay)):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not (number and 0 <= value < float("inf")):
             raise InputError(f"{name} must be a number >= 0, got {value!r}")
     rows = check("probs", probs)
-    scores = _CRITERIA[criterion](rows)
+    scores = criterion_scores(criterion, rows)
     found = pick(scores, n=n, candidates=candidates, generator=generator, picker=picker)
     limit = ceal_threshold(round or 0, threshold, decay)
     notes = [] if round is not None else ["no round given: the threshold is the first round's"]
