@@ -9,6 +9,7 @@ from torch import nn
 from labelwise.errors import InputError
 from labelwise.kernels import Rows
 from labelwise.learners import (
+    Checkpoint,
     CrossEntropy,
     Looks,
     Network,
@@ -24,6 +25,7 @@ from labelwise.learners.objectives import Objective
 from labelwise.learners.objectives.barlow_twins import cross_correlation
 from labelwise.learners.objectives.moco import Queue
 from labelwise.learners.objectives.self_supervision import make_projector, rising
+from labelwise.learners.state import capture
 
 SMALL = {
     "simclr": {"hidden": 64, "width": 32},
@@ -63,23 +65,22 @@ def start():
     return perceptron()
 
 
-def pretrain(objectives, *, epochs=1, labeled=0, network=None, minibatch=64, inputs=None, **recipe):
+def pretrain(objectives, *, labeled=0, network=None, minibatch=64, inputs=None, **more):
     found, labels = clusters()
     rows = torch.arange(labeled)
-    trained = train(
+    loop = {name: more.pop(name) for name in ("looks", "checkpoint") if name in more}
+    recipe = {"epochs": 1, "unlabeled_minibatch": minibatch, "learning_rate": 3e-3, **more}
+    return train(
         network or start(),
         Rows(found if inputs is None else inputs),
         rows,
         labels[rows],
         classes=4,
         seed=0,
-        recipe=Recipe(
-            epochs=epochs, unlabeled_minibatch=minibatch, **{"learning_rate": 3e-3, **recipe}
-        ),
+        recipe=Recipe(**recipe),
         objectives=objectives,
-        looks=Looks(distorted=distort),
+        **{"looks": Looks(distorted=distort), **loop},
     )
-    return trained
 
 
 def embedded(network, inputs=None):
@@ -252,6 +253,30 @@ def test_the_predictor_of_simsiam_keeps_its_learning_rate():
         pretrain([objective], epochs=2, network=network, schedule="constant")
         fits.append(network[0].weight.detach().clone())
     torch.testing.assert_close(*fits)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_pretraining_broken_off_ends_with_the_same_bits(name, tmp_path):
+    calls = []
+
+    def breaking(inputs, generator):
+        calls.append(len(inputs))
+        if len(calls) == 16:  # two views a step, five steps an epoch
+            raise KeyboardInterrupt
+        return distort(inputs, generator)
+
+    options = {"epochs": 3, "network": (whole := start())}
+    trained = pretrain([make_objective(name, **SMALL[name])], **options)
+    options |= {"checkpoint": Checkpoint(tmp_path), "network": start()}
+    with pytest.raises(KeyboardInterrupt):
+        pretrain([make_objective(name, **SMALL[name])], **options, looks=Looks(distorted=breaking))
+    options |= {"network": (resumed := start())}
+    again = pretrain([make_objective(name, **SMALL[name])], **options)
+    assert again.history.losses == trained.history.losses
+    for one, other in ((whole, resumed), (trained.objectives[0], again.objectives[0])):
+        (node, tensors), (node_again, tensors_again) = capture(one), capture(other)
+        assert node == node_again
+        assert all(torch.equal(tensors[key], tensors_again[key]) for key in tensors)
 
 
 @pytest.mark.parametrize("name", SMALL)
