@@ -130,7 +130,7 @@ def test_objectives_on_the_command_line(capfd, blobs, tmp_path):
 
 
 WRONG = {
-    "crossentropy": "no objective is called 'crossentropy'; did you mean cross_entropy?",
+    "crossentropy": "no objective is called 'crossentropy'; did you mean cross_entropy",
     "": "no objective is called ''; known: ",
     "cross_entropy+": "no objective is called ''",
     "cross_entropy:smooth=0.1": "has no option 'smooth'; did you mean smoothing?",

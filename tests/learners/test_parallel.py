@@ -20,6 +20,7 @@ from labelwise.learners import CrossEntropy, Looks, Objective, Player, Recipe, t
 from labelwise.learners.average import Average
 from labelwise.learners.networks import Dropout
 from labelwise.learners.objectives import NETWORK
+from labelwise.learners.objectives.byol import BYOL
 from labelwise.learners.parallel import Ranks, joined, lent
 
 WAIT = 400
@@ -134,6 +135,12 @@ CASES = {
         Recipe(**SGD, minibatch=10, unlabeled_minibatch=15),
         {"looks": Looks(distorted=noise)},
     ),
+    "teacher": (
+        flat,
+        [BYOL(hidden=8, width=4)],
+        Recipe(**SGD, minibatch=9, unlabeled_minibatch=21),
+        {"looks": Looks(distorted=noise)},
+    ),
     # Fewer rows in a step than there are ranks.
     "single rows": (flat, [CrossEntropy()], Recipe(epochs=1, minibatch=1, learning_rate=1e-3), {}),
 }
@@ -162,7 +169,8 @@ def fit(case, seed=0, network=None):
         **others,
     )
     assert torch.equal(torch.get_rng_state(), before)
-    assert not any("forward" in m.__dict__ for m in network.modules())
+    for module in (network, *trained.objectives):
+        assert not any("forward" in part.__dict__ for part in module.modules())
     learned = {
         f"{n}.{k}": v for n, o in enumerate(trained.objectives) for k, v in o.state_dict().items()
     }

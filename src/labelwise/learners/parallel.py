@@ -271,10 +271,9 @@ class _Sum(torch.autograd.Function):
 def lent(ranks: Ranks, modules: Iterable[nn.Module]) -> Iterator[None]:
     """Inside, batch normalization and dropout in these modules know of the other ranks.
 
-    Only what runs in `Ranks.spread` is different; copies made inside stay so, and are usual
-    modules outside.
+    Only what runs in `Ranks.spread` is different. Copies made inside are lent too.
     """
-    changed = []
+    modules = list(modules)
     for module in (part for each in modules for part in each.modules()):
         if ranks.size == 1 or "forward" in module.__dict__:
             continue
@@ -282,12 +281,12 @@ def lent(ranks: Ranks, modules: Iterable[nn.Module]) -> Iterator[None]:
             continue
         how = _normalized if isinstance(module, _BatchNorm) else _dropped
         module.__dict__.update(ranks=ranks, forward=MethodType(how, module))
-        changed.append(module)
     try:
         yield
     finally:
-        for module in changed:
-            del module.__dict__["forward"], module.__dict__["ranks"]
+        for module in (part for each in modules for part in each.modules()):
+            if getattr(module.__dict__.get("forward"), "__func__", None) in _LENT:
+                del module.__dict__["forward"], module.__dict__["ranks"]
 
 
 def _normalized(norm: Any, x: Tensor) -> Tensor:
@@ -339,6 +338,9 @@ def _dropped(layer: Any, x: Tensor) -> Tensor:
     return x * kept[place.first * each : place.stop * each].div_(1 - layer.p)
 
 
+_LENT = (_normalized, _dropped)
+
+
 def _digest(given: object) -> int:
     """A number in [0, 2**63) that is the same for equal values on every machine."""
     if isinstance(given, Tensor):
@@ -366,9 +368,9 @@ def joined(timeout: float = TIMEOUT) -> Iterator[Ranks]:
     if size == 1 or "RANK" not in os.environ or dist.is_initialized():
         yield Ranks.here()
         return
-    backend = "gloo"
+    backend = "cpu:gloo"
     if torch.cuda.is_available() and dist.is_nccl_available():
-        backend = "nccl"
+        backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
         dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout))

@@ -32,6 +32,7 @@ class MomentumEncoder(nn.Module):
         self._averages = [Average(module, 0.0, early_mean=False) for module in followed]
         self.network, self.projector = (average.module for average in self._averages)
         self._classes = setting.classes
+        self._ranks = setting.ranks
         for layer in dropouts(self.network):
             seed = int(torch.randint(1 << 62, (), generator=setting.generator))
             layer.generator = torch.Generator(setting.device).manual_seed(seed)
@@ -40,8 +41,12 @@ class MomentumEncoder(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Projections of some inputs, without gradient."""
         with Tapped(self.network, find_head(self.network, self._classes)) as through:
-            projected: Tensor = self.projector(through(inputs)[1])
-        return projected
+
+            def project(some: Tensor) -> Tensor:
+                projected: Tensor = self.projector(through(some)[1])
+                return projected
+
+            return self._ranks.spread(project, inputs)
 
     def follow(self, network: nn.Module, projector: nn.Module, decay: float) -> None:
         """Keep ``decay`` of itself and take the rest from the originals."""
