@@ -1,30 +1,34 @@
-"""Pretrained networks by name: timm for images, transformers for texts.
+"""Pretrained networks by name: timm and open_clip for images, transformers for texts.
 
-Both libraries are optional and fetch weights when a name is first used. Without a network, give
+The libraries are optional and fetch weights when a name is first used. Without a network, give
 the path of weights in safetensors form; a file of any other form is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from labelwise.errors import DataError, InputError, MissingDependencyError
+from labelwise.errors import InputError
+from labelwise.learners.backbones import (
+    Backbone,
+    file_stamp,
+    load_library,
+    loading,
+    open_open_clip,
+    open_timm,
+)
 from labelwise.learners.base import Progress
+from labelwise.learners.overlap import Batch, overlapped
 from labelwise.learners.recipe import pick_device
-from labelwise.learners.torchvision_import import prepare_torchvision
 from labelwise.pools import ImagePool, Pool, TextPool
 
 
@@ -68,19 +72,75 @@ class _Pretrained(ABC):
         self._loaded()
         if out is None:
             out = np.empty((len(pool), *self.item_shape()), np.float32)
-        for start in range(0, len(pool), self.minibatch):
-            rows = np.arange(start, min(start + self.minibatch, len(pool)))
-            with torch.inference_mode():
-                out[start : start + len(rows)] = self._features(pool, rows).float().cpu().numpy()
-            if progress:
-                progress(start + len(rows), len(pool))
+        spans = range(0, len(pool), self.minibatch)
+
+        def read(start: int) -> Batch:
+            return self._read(pool, np.arange(start, min(start + self.minibatch, len(pool))))
+
+        device = pick_device(self.device)
+        with contextlib.closing(overlapped(read, spans, self._features, device)) as parts:
+            for start, features in zip(spans, parts, strict=True):
+                out[start : start + len(features)] = features.numpy()
+                if progress:
+                    progress(start + len(features), len(pool))
         return out
 
     @abstractmethod
-    def _features(self, pool: Pool, rows: NDArray[np.int64]) -> Tensor: ...
+    def _read(self, pool: Pool, rows: NDArray[np.int64]) -> Batch:
+        """What the network needs of some rows, on the CPU; called by a thread of its own."""
+
+    @abstractmethod
+    def _features(self, batch: Batch) -> Tensor:
+        """(n, D) float32 features of what was read, on the network's device."""
 
 
-class Timm(_Pretrained):
+class _Images(_Pretrained):
+    """Features of an image network; images are scaled, cut and standardized as it expects."""
+
+    def __init__(
+        self,
+        family: str,
+        opened: Callable[..., Backbone],
+        model: str,
+        weights: str | None,
+        minibatch: int,
+        device: str | None,
+    ) -> None:
+        super().__init__(family, model, minibatch, device)
+        self.weights = weights
+        self._open = opened
+
+    def signature(self) -> dict[str, Any]:
+        """Name, version of the encoding, and the weights' content when they are a file."""
+        return {"name": self.name, "version": 1, "weights": file_stamp(self.weights)}
+
+    def fit(self, pool: Pool, *, seed: int) -> Self:
+        """Load the network. Nothing is learned from the pool."""
+        _check_kind(self.name, pool, ImagePool)
+        made = self._open(self.model, weights=self.weights)
+        self._size, self._width = made.size, made.width
+        device = pick_device(self.device)
+        self._mean = torch.tensor(made.mean, device=device).reshape(3, 1, 1)
+        self._spread = torch.tensor(made.spread, device=device).reshape(3, 1, 1)
+        self._network = made.network.to(device).eval()
+        return self
+
+    def item_shape(self) -> tuple[int, ...]:
+        """(D,), the width of the network's features."""
+        self._loaded()
+        return (self._width,)
+
+    def _read(self, pool: Pool, rows: NDArray[np.int64]) -> Batch:
+        images = _check_kind(self.name, pool, ImagePool).images(rows, self._size)
+        return {"images": torch.from_numpy(images)}
+
+    def _features(self, batch: Batch) -> Tensor:
+        pixels = batch["images"].permute(0, 3, 1, 2).float() / 255
+        features: Tensor = self._loaded()((pixels - self._mean) / self._spread)
+        return features.float()
+
+
+class Timm(_Images):
     """Pooled features of a pretrained image network of timm.
 
     Images are scaled and cut to the size that the network was trained on, and standardized as
@@ -93,9 +153,9 @@ class Timm(_Pretrained):
         device: None takes CUDA where there is one.
 
     Raises:
-        InputError: a name that timm does not know, or weights that are no safetensors file.
+        InputError: at `fit`, a name that timm does not know, or a pool of another kind.
         MissingDependencyError: timm is not installed.
-        DataError: the weights cannot be fetched or loaded.
+        DataError: the weights cannot be fetched or loaded, or are no safetensors file.
     """
 
     def __init__(
@@ -106,42 +166,34 @@ class Timm(_Pretrained):
         minibatch: int = 128,
         device: str | None = None,
     ) -> None:
-        super().__init__("timm", model, minibatch, device)
-        self.weights = weights
+        super().__init__("timm", open_timm, model, weights, minibatch, device)
 
-    def signature(self) -> dict[str, Any]:
-        """Name, version of the encoding, and the weights' content when they are a file."""
-        return {"name": self.name, "version": 1, "weights": _stamp(self.weights)}
 
-    def fit(self, pool: Pool, *, seed: int) -> Self:
-        """Load the network. Nothing is learned from the pool."""
-        _check_kind(self.name, pool, ImagePool)
-        timm = _library("timm", "vision")
-        if not timm.is_model(self.model):
-            raise InputError(f"timm knows no model {self.model!r}; see timm.list_models()")
-        with _loading(self.name, "weights='<file>.safetensors'"):
-            network = timm.create_model(self.model, pretrained=self.weights is None, num_classes=0)
-            if self.weights is not None:
-                _load_weights(network, self.weights)
-        settings = timm.data.resolve_model_data_config(network)
-        _, height, width = settings["input_size"]
-        self._size = (int(height), int(width))
-        device = pick_device(self.device)
-        self._mean = torch.tensor(settings["mean"], device=device).reshape(3, 1, 1)
-        self._spread = torch.tensor(settings["std"], device=device).reshape(3, 1, 1)
-        self._network = network.to(device).eval()
-        return self
+class OpenCLIP(_Images):
+    """Features of the image tower of a network of open_clip, before they are normalized.
 
-    def item_shape(self) -> tuple[int, ...]:
-        """(D,), the width of the network's features."""
-        network: Any = self._loaded()
-        return (int(network.num_features),)
+    Args:
+        model: ``"<architecture>/<weights>"``, such as ``"ViT-B-32/laion2b_s34b_b79k"``; the
+            architecture alone with ``weights``.
+        weights: a ``.safetensors`` file of the whole network to use instead of fetching.
+        minibatch: images at once.
+        device: None takes CUDA where there is one.
 
-    def _features(self, pool: Pool, rows: NDArray[np.int64]) -> Tensor:
-        images = _check_kind(self.name, pool, ImagePool).images(rows, self._size)
-        pixels = torch.from_numpy(images).to(self._mean.device).permute(0, 3, 1, 2)
-        features: Tensor = self._loaded()((pixels.float() / 255 - self._mean) / self._spread)
-        return features
+    Raises:
+        InputError: at `fit`, an unknown architecture, or a pool of another kind.
+        MissingDependencyError: open_clip is not installed.
+        DataError: the weights cannot be fetched or loaded, or are no safetensors file.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        weights: str | None = None,
+        minibatch: int = 128,
+        device: str | None = None,
+    ) -> None:
+        super().__init__("open_clip", open_open_clip, model, weights, minibatch, device)
 
 
 class Transformers(_Pretrained):
@@ -174,14 +226,14 @@ class Transformers(_Pretrained):
     def signature(self) -> dict[str, Any]:
         """Name, version of the encoding, and options."""
         weights = Path(self.model) / "model.safetensors"
-        stamp = _stamp(str(weights)) if weights.is_file() else None
+        stamp = file_stamp(str(weights)) if weights.is_file() else None
         return {"name": self.name, "version": 1, "tokens": self.tokens, "weights": stamp}
 
     def fit(self, pool: Pool, *, seed: int) -> Self:
         """Load tokenizer and network. Nothing is learned from the pool."""
         _check_kind(self.name, pool, TextPool)
-        library = _library("transformers", "text")
-        with _loading(self.name, "the path of a folder with the network as its name"):
+        library = load_library("transformers", "text")
+        with loading(self.name, "the path of a folder with the network as its name"):
             self._tokenizer = library.AutoTokenizer.from_pretrained(self.model)
             network = library.AutoModel.from_pretrained(self.model, use_safetensors=True)
         self._network = network.to(pick_device(self.device)).eval()
@@ -192,64 +244,20 @@ class Transformers(_Pretrained):
         config: Any = self._loaded().config
         return (int(config.hidden_size),)
 
-    def _features(self, pool: Pool, rows: NDArray[np.int64]) -> Tensor:
-        network = self._loaded()
+    def _read(self, pool: Pool, rows: NDArray[np.int64]) -> Batch:
         given = self._tokenizer(
             _check_kind(self.name, pool, TextPool).texts(rows),
             padding=True,
             truncation=True,
             max_length=self.tokens,
             return_tensors="pt",
-        ).to(next(network.parameters()).device)
-        states: Tensor = network(**given).last_hidden_state
-        mask = given["attention_mask"][:, :, None].to(states.dtype)
-        return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+        )
+        return dict(given)
 
-
-@contextlib.contextmanager
-def _loading(name: str, instead: str) -> Iterator[None]:
-    """Turns what a hub's library raises when it cannot load into one line."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(
-            f"encoder {name!r} cannot be loaded ({reason[:200]}); without a network give {instead}"
-        ) from error
-
-
-def _library(name: str, extra: str) -> Any:
-    prepare_torchvision()  # timm needs it, and transformers imports it where it is installed
-    try:
-        return importlib.import_module(name)
-    except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
-        raise MissingDependencyError(
-            f"{name} is needed for '{name}:<...>' encoders and cannot be imported ({error}); "
-            f"pip install 'labelwise[{extra}]'"
-        ) from error
-
-
-def _load_weights(network: nn.Module, path: str) -> None:
-    """Weights from a file; those of a classifier on top are not needed and left out."""
-    if Path(path).suffix != ".safetensors":
-        raise ValueError(f"weights must be a .safetensors file, got {path!r}")
-    wanted = network.state_dict()
-    found = load_file(path)
-    missing = sorted(set(wanted) - set(found))
-    if missing:
-        raise ValueError(f"{path!r} has no {missing[0]!r} ({len(missing)} tensors are missing)")
-    network.load_state_dict({name: found[name] for name in wanted})
-
-
-def _stamp(path: str | None) -> str | None:
-    """What identifies a weights file in a signature: a hash of its bytes."""
-    if path is None:
-        return None
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
-    except OSError as error:
-        raise DataError(f"weights {path!r} cannot be read: {error.strerror}") from error
+    def _features(self, batch: Batch) -> Tensor:
+        states: Tensor = self._loaded()(**batch).last_hidden_state
+        mask = batch["attention_mask"][:, :, None].to(states.dtype)
+        return ((states * mask).sum(1) / mask.sum(1).clamp(min=1)).float()
 
 
 def _check_kind(name: str, pool: Pool, kind: type[Any]) -> Any:

@@ -34,6 +34,7 @@ _LEARNERS = {
 _LEARNER_FAMILIES = {
     "sklearn": _Entry(f"{_HERE}.scikit:Scikit", {}, "any scikit-learn classifier, by class path"),
     "ensemble": _Entry(f"{_HERE}.ensemble:Ensemble", {}, "several fits of a learner: draws"),
+    "finetune": _Entry(f"{_HERE}.finetune:Finetune", {}, "a pretrained image network, tuned"),
     "laplace": _Entry(f"{_HERE}.laplace:Laplace", {}, "a learner with a posterior of its head"),
 }
 _ENCODERS = {
@@ -45,7 +46,11 @@ _ENCODERS = {
     "identity": _Entry(f"{_HERE}.identity:Identity", {}, "the array as it is"),
 }
 _ENCODER_FAMILIES = {
+    "pretrained": _Entry(
+        f"{_HERE}.pretrained:Pretrained", {}, "a network of labelwise pretrain, by its folder"
+    ),
     "timm": _Entry(f"{_HERE}.hub:Timm", {}, "a pretrained image network of timm"),
+    "open_clip": _Entry(f"{_HERE}.hub:OpenCLIP", {}, "the image tower of open_clip"),
     "transformers": _Entry(f"{_HERE}.hub:Transformers", {}, "a pretrained text network"),
 }
 _DEFAULTS = {
@@ -61,8 +66,9 @@ def make_learner(name: str | Learner, **options: Any) -> Learner:
 
     Args:
         name: one of `list_learners`, ``"sklearn:<class path>"`` such as
-            ``"sklearn:sklearn.ensemble.RandomForestClassifier"``, ``"ensemble:<learner>"`` or
-            ``"laplace:<learner>"``, or a learner, which is returned as it is.
+            ``"sklearn:sklearn.ensemble.RandomForestClassifier"``, ``"finetune:timm:<name>"``,
+            ``"ensemble:<learner>"`` or ``"laplace:<learner>"``, or a learner, which is returned
+            as it is.
         options: the keyword arguments of the learner's class.
 
     Raises:
@@ -77,8 +83,8 @@ def make_encoder(name: str | Encoder, **options: Any) -> Encoder:
     """An encoder by name.
 
     Args:
-        name: one of `list_encoders`, ``"timm:<name>"``, ``"transformers:<name>"``, or an
-            encoder, which is returned as it is.
+        name: one of `list_encoders`, ``"timm:<name>"``, ``"open_clip:<name>"``,
+            ``"transformers:<name>"``, or an encoder, which is returned as it is.
         options: the keyword arguments of the encoder's class.
 
     Raises:
