@@ -24,6 +24,7 @@ _OBJECTIVES = {
     "vicreg": (f"{_HERE}.vicreg:VICReg", "views agree, entries vary apart"),
     "dino": (f"{_HERE}.dino:DINO", "a student finds prototypes as its own average does"),
     "rotation": (f"{_HERE}.rotation:Rotation", "by how many quarter turns an image is turned"),
+    "tod": (f"{_HERE}.tod:TemporalDiscrepancy", "outputs stay near those of a moving average"),
 }
 
 

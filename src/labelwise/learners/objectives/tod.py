@@ -1,0 +1,125 @@
+"""Temporal output discrepancy: what the network says stays near what it said a while ago."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from labelwise.errors import InputError
+from labelwise.learners.average import Average
+from labelwise.learners.networks import build_empty, dropouts
+from labelwise.learners.objectives.base import Objective, Setting
+from labelwise.learners.objectives.views import View
+
+_FORMS = ("second_head", "paper")
+
+
+def paper_discrepancy(logits: Tensor, earlier: Tensor) -> Tensor:
+    """The squared distance between outputs of two moments, averaged over rows.
+
+    Args:
+        logits: (n, C). earlier: (n, C) of the moving average of the network.
+
+    >>> paper_discrepancy(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 0.0]]))
+    tensor(5.)
+    """
+    return (logits - earlier).square().sum(1).mean()
+
+
+def second_head_discrepancy(logits: Tensor, second: Tensor, earlier: Tensor) -> Tensor:
+    """Squared differences between two heads, and between the second and the average, per entry.
+
+    Args:
+        logits: (n, C). second: (n, C) of the second head. earlier: (n, C) of the average.
+
+    >>> second_head_discrepancy(torch.ones(1, 2), torch.zeros(1, 2), torch.full((1, 2), 2.0))
+    tensor(5.)
+    """
+    return F.mse_loss(logits, second) + F.mse_loss(second, earlier)
+
+
+class TemporalDiscrepancy(Objective):
+    """The unsupervised loss of temporal output discrepancy, on logits.
+
+    The earlier outputs are those of a moving average of the network, in training mode, without
+    gradient. By default it is the loss of the authors' code, by which their figures were made:
+    a second linear head on the same embeddings stands between the two, and labeled rows count as
+    well: ``weight`` x the sum over labeled and unlabeled rows of `second_head_discrepancy`.
+    ``form="paper"`` is that of the paper: ``weight`` x `paper_discrepancy` of the unlabeled rows.
+    (It is a sum over classes, and the default a mean: the same weight is C times as much.)
+
+    In the authors' code the average starts with the first cycle and goes on through all; here
+    every fit starts from nothing, and so does the average. Under batch normalization labeled and
+    unlabeled rows are one minibatch here, two there.
+
+    Args:
+        weight: >= 0. The authors' are 0.02 for CIFAR-10, 0.05 for CIFAR-100, 0.005 for SVHN and
+            0.1 for Caltech-101.
+        form: ``"second_head"`` or ``"paper"``.
+        decay: in [0, 1), of the average; in step t (from 1) at most ``1 - 1 / t``.
+
+    Raises:
+        InputError: an option out of range.
+
+    Source:
+        Huang, Wang, Xiong, Huang & Dou, "Semi-Supervised Active Learning with Temporal Output
+        Discrepancy", ICCV 2021, equation 9, and the authors' code.
+    """
+
+    def __init__(
+        self, *, weight: float = 0.02, form: str = "second_head", decay: float = 0.999
+    ) -> None:
+        super().__init__()
+        if not 0 <= weight < float("inf"):
+            raise InputError(f"weight must be a number >= 0, got {weight}")
+        if form not in _FORMS:
+            raise InputError(f"form must be one of {', '.join(_FORMS)}, got {form!r}")
+        if not 0 <= decay < 1:
+            raise InputError(f"decay must be in [0, 1), got {decay}")
+        self.weight, self.form, self.decay = weight, form, decay
+        self._average: Average | None = None
+
+    def prepare(self, setting: Setting) -> None:
+        """Make the second head, and copy the network."""
+        if self.form == "second_head":
+            width, classes = setting.embedding_width, setting.classes
+            self.second = build_empty(lambda: nn.Linear(width, classes), setting.generator)
+        self._average = Average(setting.network, self.decay)
+        for layer in dropouts(self._average.module):
+            seed = int(torch.randint(1 << 62, (), generator=setting.generator))
+            layer.generator = torch.Generator(setting.device).manual_seed(seed)
+
+    def forward(self, labeled: View, unlabeled: View) -> Tensor:
+        """The loss, a single number."""
+        labeled.together(unlabeled)
+        if self.form == "paper":
+            earlier = self._earlier(unlabeled.inputs)
+            return self.weight * paper_discrepancy(unlabeled.logits, earlier)
+        both = self._earlier(torch.cat([labeled.inputs, unlabeled.inputs]))
+        losses = [
+            second_head_discrepancy(view.logits, self.second(view.embeddings), earlier)
+            for view, earlier in zip(
+                (labeled, unlabeled), both.split([len(labeled), len(unlabeled)])
+            )
+        ]
+        return self.weight * torch.stack(losses).sum()
+
+    @torch.no_grad()
+    def _earlier(self, inputs: Tensor) -> Tensor:
+        """Logits of the moving average."""
+        assert self._average is not None  # made in `prepare`
+        # One row has no variance for batch normalization.
+        logits: Tensor = self._average.module.train(len(inputs) > 1)(inputs)
+        return logits
+
+    def after_step(self, network: nn.Module) -> None:
+        """Move the average."""
+        assert self._average is not None
+        self._average.update(network)
+
+    def signature(self) -> dict[str, Any]:
+        """Name and options."""
+        return {"name": "tod", "weight": self.weight, "form": self.form, "decay": self.decay}
