@@ -10,7 +10,18 @@ from pathlib import Path
 from perf.common import machine, table
 
 MODULES = (
-    *("imports", "select", "fit", "encode", "training", "kmeans", "kernels", "coverage"),
+    *(
+        "imports",
+        "select",
+        "fit",
+        "encode",
+        "images",
+        "training",
+        "many",
+        "kmeans",
+        "kernels",
+        "coverage",
+    ),
     *("imagenet", "ray", "scale", "strategies"),
 )
 
