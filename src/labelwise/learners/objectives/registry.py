@@ -16,6 +16,13 @@ _HERE = "labelwise.learners.objectives"
 
 _OBJECTIVES = {
     "cross_entropy": (f"{_HERE}.cross_entropy:CrossEntropy", "the labels, learned"),
+    "joint_entropy": (f"{_HERE}.joint_entropy:JointEntropy", "sure of unlabeled rows"),
+    "pseudo_label": (f"{_HERE}.pseudo_label:PseudoLabel", "sure rows, by the network's own labels"),
+    "fixmatch": (f"{_HERE}.fixmatch:FixMatch", "hard looks get the labels of easy ones"),
+    "flexmatch": (f"{_HERE}.flexmatch:FlexMatch", "FixMatch, lower thresholds for slow classes"),
+    "freematch": (f"{_HERE}.freematch:FreeMatch", "FixMatch, thresholds that follow confidence"),
+    "mixmatch": (f"{_HERE}.mixmatch:MixMatch", "labels and guesses, mixed (alone)"),
+    "remixmatch": (f"{_HERE}.remixmatch:ReMixMatch", "aligned guesses, hard looks, mixed (alone)"),
     "simclr": (f"{_HERE}.simclr:SimCLR", "a row's other view is found in a minibatch"),
     "moco": (f"{_HERE}.moco:MoCo", "a row's other view is found in a queue, by a momentum encoder"),
     "simsiam": (f"{_HERE}.simsiam:SimSiam", "a view is predicted from the other"),
