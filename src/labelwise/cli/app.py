@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from labelwise._version import __version__
-from labelwise.cli import demo, select, simulate, strategies
+from labelwise.cli import demo, pretrain, select, simulate, strategies
 from labelwise.cli.output import complain
 from labelwise.errors import LabelwiseError, ResourceError, ResultsError
 
@@ -37,6 +37,9 @@ app.command("simulate", short_help="Compare strategies on labeled data.")(simula
 app.command(
     "select", cls=select.EvidenceCommand, short_help="Pick the rows to label next, from files."
 )(select.select)
+app.command("pretrain", short_help="Learn an encoder from a pool without labels.")(
+    pretrain.pretrain
+)
 app.command("strategies", short_help="List the strategies, or show one.")(strategies.strategies)
 
 

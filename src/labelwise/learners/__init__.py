@@ -31,6 +31,7 @@ from labelwise.learners.objectives import (
     list_objectives,
     make_objective,
 )
+from labelwise.learners.pretraining import Pretraining, pretrain
 from labelwise.learners.recipe import Recipe
 from labelwise.learners.registry import (
     default_encoder,
@@ -68,6 +69,7 @@ __all__ = [
     "PiecewiseLinearModel",
     "Player",
     "PosteriorModel",
+    "Pretraining",
     "Progress",
     "RandAugment",
     "Recipe",
@@ -90,6 +92,7 @@ __all__ = [
     "make_learner",
     "make_objective",
     "model_evidence",
+    "pretrain",
     "save_model",
     "train",
 ]

@@ -1,0 +1,407 @@
+"""Self-supervised pretraining: a network learns from a pool without labels, and is kept."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from labelwise._version import __version__
+from labelwise.errors import InputError, ResourceError, ResultsError
+from labelwise.kernels import Rows, derive
+from labelwise.learners.base import Encoder
+from labelwise.learners.checkpoint import CARD, Checkpoint, difference, write_in_place
+from labelwise.learners.diagnostics import effective_rank, knn_accuracy, spread
+from labelwise.learners.encoding import encode_data
+from labelwise.learners.history import Passed
+from labelwise.learners.network import NetworkLearner
+from labelwise.learners.objectives import Objective, parse_objectives
+from labelwise.learners.parallel import Ranks
+from labelwise.learners.registry import make_encoder, make_learner
+from labelwise.learners.saving import save_model
+from labelwise.learners.training import train
+
+if TYPE_CHECKING:
+    from labelwise.pools import Data
+
+FORMAT = 1
+PRETRAINING, LOG, STATE = "pretraining.json", "log.jsonl", "checkpoint"
+EPOCHS, MOST_EPOCHS = 200, 1000
+LOOKED_AT, VOTING = 10_000, 50_000
+"""Rows whose embeddings are looked at, and rows that vote on the class of test items, at most."""
+
+BASES = {"image": ("pixels", "resnet18"), "table": ("table", "mlp"), "array": ("identity", "mlp")}
+"""By kind of pool: what makes arrays of items, and the network that is pretrained on them."""
+
+_LARS = {"optimizer": "lars", "learning_rate": 0.3, "weight_decay": 1e-4}
+_SGD = {"optimizer": "sgd", "learning_rate": 0.3, "weight_decay": 1e-4}
+RECIPES: dict[str, dict[str, Any]] = {
+    "simclr": {**_LARS, "learning_rate": 0.4},
+    "moco": _SGD,
+    "simsiam": {**_SGD, "learning_rate": 0.5, "weight_decay": 1e-5},
+    "byol": {**_LARS, "learning_rate": 1.0, "weight_decay": 1e-5},
+    "rotation": {**_SGD, "learning_rate": 0.1, "weight_decay": 5e-4},
+}
+"""Of a ResNet, by method: as solo-learn has them for CIFAR-10, learning rates for minibatches of
+256 rows and in proportion to others; LARS at 0.3 for those not named. Rotation: its paper's."""
+
+
+class Looked(NamedTuple):
+    """What is told while pretraining goes on, after every epoch.
+
+    Attributes:
+        passed: where the fit is.
+        left: seconds the rest will take.
+        found: what was measured after this epoch, by name; empty where nothing was.
+    """
+
+    passed: Passed
+    left: float
+    found: dict[str, float]
+
+
+class Pretraining(NamedTuple):
+    """What `pretrain` leaves behind.
+
+    Attributes:
+        folder: for ``make_encoder("pretrained:<folder>")``.
+        epochs, steps: made.
+        seconds: of all of it, with what came before a break.
+        loss: mean of the last epoch.
+        minibatch: unlabeled rows in a step.
+        found: ``spread``, ``effective_rank``, and where there are labels ``knn`` (each labeled
+            row of the pool left out in turn) and ``knn_test`` (test items by the pool's labels).
+    """
+
+    folder: Path
+    epochs: int
+    steps: int
+    seconds: float
+    loss: float
+    minibatch: int
+    found: dict[str, float]
+
+
+def pretrain(
+    data: Data,
+    out: Path | str,
+    *,
+    method: str | Objective = "simclr",
+    network: str | NetworkLearner | None = None,
+    network_options: dict[str, Any] | None = None,
+    size: int | None = None,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    every: int = 10,
+    cache: Path | str | None = None,
+    listener: Callable[[Looked], None] | None = None,
+    **recipe: Any,
+) -> Pretraining:
+    """Pretrain a network on a pool's items by an objective that needs no labels.
+
+    Killed at any moment, the same call goes on from the last checkpoint and ends with the same
+    weights; where all is done, it returns at once. Labels are only looked at to say how good the
+    embeddings are. What comes out is an encoder: ``make_encoder("pretrained:<out>")``.
+
+    The default, SimCLR for 200 epochs with minibatches of 512, is what does best on CIFAR-10 in
+    a quarter of an hour of one GPU; with more time BYOL and MoCo end higher.
+
+    Args:
+        data: the pool; a test set only measures.
+        out: folder of the result, of the log (``log.jsonl``, a line an epoch) and of checkpoints.
+        method: an objective, or its name with options, such as ``"simclr:temperature=0.5"``.
+        network: a learner of networks; ``"resnet18"`` for images, else ``"mlp"``, by default.
+        network_options: of the learner by name, such as ``{"width": 16}``.
+        size: side of the images in pixels; None takes them as they are.
+        epochs: passes over the pool; 200 by default.
+        minutes: instead of epochs: as many as are expected to take this long. A few steps are
+            timed at the start; from then on their number is settled.
+        seed: of weights, order and looks.
+        every: epochs between checkpoints, and between looks at the embeddings.
+        cache: folder where decoded items are kept; None keeps them in memory.
+        listener: told after every epoch.
+        recipe: fields of `Recipe` to change, such as ``precision="bf16"``.
+
+    Raises:
+        InputError: no method for this kind of pool, an unknown option, both epochs and minutes,
+            or a loss that is not finite; the last good checkpoint stays.
+        ResultsError: the folder holds another pretraining.
+        ResourceError: the folder cannot be written, or out of memory.
+    """
+    if epochs is not None and minutes is not None:
+        raise InputError("epochs and minutes exclude each other: give one of them")
+    if every < 1 or (epochs is not None and epochs < 1) or (minutes is not None and minutes <= 0):
+        raise InputError(f"epochs, minutes, every must be positive: {epochs}, {minutes}, {every}")
+    base = base_encoder(data.kind, size)
+    (objective,) = _one(method)
+    learner = _learner(data, objective, network, network_options or {}, recipe)
+    folder = Path(out)
+    made_by = {
+        "version": {"format": FORMAT, "labelwise": __version__},
+        "pool": data.pool.fingerprint,
+        "encoder": base.signature(),
+        "method": objective.signature(),
+        "network": _without_epochs(learner),
+        "seed": seed,
+        "length": {"epochs": EPOCHS if epochs is None and minutes is None else epochs}
+        | {"minutes": minutes},
+    }
+    card = _open(folder, json.loads(json.dumps(made_by)))
+    if "result" in card:
+        return Pretraining(folder, **card["result"])
+    encoded = encode_data(data, base, seed=0, cache=cache)  # nothing of a base is random
+    work = _Work(data, encoded.pool, encoded.test, learner, seed)
+    if "epochs" not in card:
+        settled = epochs or (EPOCHS if minutes is None else work.affordable(minutes))
+        card["epochs"] = int(Ranks.here().send(str(settled).encode()))
+        card["item_shape"] = list(encoded.pool.shape[1:])
+        _write(folder, card)
+    result = work.run(folder, card["epochs"], every, made_by, listener)
+    card["result"] = {k: v for k, v in result._asdict().items() if k != "folder"}
+    if Ranks.here().first:
+        save_model(work.model(bare=True), folder)
+        _write(folder, card)
+        shutil.rmtree(folder / STATE, ignore_errors=True)
+    return result
+
+
+class _Work:
+    """One pretraining: the network, its pool as an array, and what is measured of it."""
+
+    def __init__(
+        self, data: Data, inputs: Rows, test: Rows | None, learner: NetworkLearner, seed: int
+    ) -> None:
+        self.inputs, self.test = inputs, test
+        self.learner = learner
+        self.seed = seed
+        self.classes = max(2, len(data.classes))
+        self.network = learner.build(inputs, self.classes, derive(seed, "weights"))
+        labels = torch.from_numpy(data.labels)
+        known = (labels >= 0).nonzero()[:, 0]
+        self.voting, self.looked_at = _evenly(known, VOTING), _evenly(known, LOOKED_AT)
+        self.labels = labels
+        self.labeled = len(known) > 1 and len(labels[known].unique()) > 1
+        if not self.labeled:
+            self.looked_at = _evenly(torch.arange(len(inputs)), LOOKED_AT)
+        self.asked = torch.zeros(0, dtype=torch.int64)
+        if test is not None and data.test_labels is not None and self.labeled:
+            self.test_labels = torch.from_numpy(data.test_labels)
+            self.asked = _evenly((self.test_labels >= 0).nonzero()[:, 0], LOOKED_AT)
+
+    def model(self, *, bare: bool = False) -> Any:
+        """The network as a model; bare is without its objective, as it is kept."""
+        learner = copy.copy(self.learner)
+        if bare:
+            learner.objectives = ()
+        return learner.wrap(self.network, self.inputs.shape[1:], self.classes)
+
+    def affordable(self, minutes: float) -> int:
+        """Epochs that will take so many minutes, from a few steps with a copy of the network."""
+        few = 2 * min(self.learner.recipe.unlabeled_minibatch, len(self.inputs))
+        rows = _evenly(torch.arange(len(self.inputs)), few)
+        times: list[float] = []
+        network = copy.deepcopy(self.network)
+        self._train(network, 3, unlabeled=rows, listener=lambda seen: times.append(seen.seconds))
+        each = (times[-1] - times[0]) / 2 / len(rows) * len(self.inputs)
+        return min(MOST_EPOCHS, max(1, int(60 * minutes / max(each, 1e-6))))
+
+    def run(
+        self,
+        folder: Path,
+        epochs: int,
+        every: int,
+        made_by: dict[str, Any],
+        listener: Callable[[Looked], None] | None,
+    ) -> Pretraining:
+        """Train to the end, from a checkpoint where there is one, with a line an epoch."""
+        first = Ranks.here().first
+        log = folder / LOG
+        if first:
+            _cut(log, folder / STATE)
+        began: list[Passed] = []
+
+        def hear(passed: Passed) -> None:
+            if not first:
+                return
+            began.append(passed)
+            look = passed.epoch % every == 0 or passed.epoch == passed.epochs
+            found = self.measure() if look else {}
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**passed._asdict(), **found}) + "\n")
+            if listener is not None:
+                # The first epoch of a session pays for warming up, where there is another.
+                start = began[0]
+                spent, over = passed.seconds - start.seconds, passed.epoch - start.epoch
+                each = spent / over if over else passed.seconds / passed.epoch
+                listener(Looked(passed, each * (passed.epochs - passed.epoch), found))
+
+        checkpoint = Checkpoint(folder / STATE, every, {"pretraining": made_by})
+        history = self._train(self.network, epochs, checkpoint=checkpoint, listener=hear)
+        found = self.measure() | self.measure_test()
+        losses = history.losses
+        return Pretraining(
+            folder,
+            len(losses),
+            history.steps,
+            history.seconds,
+            losses[-1],
+            history.unlabeled_minibatch,
+            found,
+        )
+
+    def _train(self, network: nn.Module, epochs: int, **options: Any) -> Any:
+        none = torch.zeros(0, dtype=torch.int64)
+        trained = train(
+            network,
+            self.inputs,
+            none,
+            none,
+            classes=self.classes,
+            seed=self.seed,
+            recipe=replace(self.learner.recipe, epochs=epochs),
+            objectives=self.learner.objectives,
+            looks=self.learner.looks(self.inputs.shape[1:]),
+            **options,
+        )
+        return trained.history
+
+    def measure(self) -> dict[str, float]:
+        """Collapse diagnostics, and accuracy by neighbors where there are labels."""
+        seen = self._embed(self.inputs, self.looked_at)
+        found = {"spread": spread(seen), "effective_rank": effective_rank(seen)}
+        if self.labeled:
+            found["knn"] = knn_accuracy(seen, self.labels[self.looked_at])
+        return found
+
+    def measure_test(self) -> dict[str, float]:
+        """Accuracy on test items, by the labels of the pool."""
+        if not len(self.asked):
+            return {}
+        assert self.test is not None
+        accuracy = knn_accuracy(
+            self._embed(self.inputs, self.voting),
+            self.labels[self.voting],
+            queries=self._embed(self.test, self.asked),
+            query_labels=self.test_labels[self.asked],
+        )
+        return {"knn_test": accuracy}
+
+    def _embed(self, inputs: Rows, rows: Tensor) -> Tensor:
+        found: Tensor = self.model().predict(inputs, rows).embeddings
+        return found
+
+
+def base_encoder(kind: str, size: int | None = None) -> Encoder:
+    """What makes arrays of a pool's items for a network.
+
+    Raises:
+        InputError: a kind of pool that no network here is pretrained on.
+    """
+    if kind not in BASES:
+        raise InputError(
+            f"pretraining is for pools of images, tables or arrays, got {kind}; "
+            "texts have 'transformers:<name>' encoders"
+        )
+    if size is not None and kind != "image":
+        raise InputError(f"size is of images, and this is a pool of kind {kind}")
+    return make_encoder(BASES[kind][0], **({} if size is None else {"size": size}))
+
+
+def _one(method: str | Objective) -> tuple[Objective, ...]:
+    found = parse_objectives(method if isinstance(method, str) else [method])
+    if len(found) != 1:
+        raise InputError(f"method must be one objective, got {len(found)}")
+    return found
+
+
+def _learner(
+    data: Data,
+    objective: Objective,
+    network: str | NetworkLearner | None,
+    options: dict[str, Any],
+    recipe: dict[str, Any],
+) -> NetworkLearner:
+    """The network's learner with the method's recipe, where none was given."""
+    if isinstance(network, NetworkLearner):
+        if options or recipe:
+            raise InputError("options of a network that is already made")
+        made = copy.copy(network)
+        made.objectives = (objective,)
+        return made
+    name = network or BASES[data.kind][1]
+    count = len(data.pool)
+    minibatch = recipe.get("unlabeled_minibatch")
+    if minibatch is None:
+        # Contrast wants many rows in a step, and a small pool many steps in an epoch.
+        minibatch = 64
+        while minibatch < 512 and 2 * minibatch <= count // 8:
+            minibatch *= 2
+    changes: dict[str, Any] = {"learning_rate": 1e-3, "weight_decay": 1e-4, "optimizer": "adam"}
+    if name == "resnet18":
+        known = RECIPES.get(str(objective.signature().get("name")), _LARS)
+        changes = {**known, "learning_rate": known["learning_rate"] * minibatch / 256}
+    shared = {"schedule": "one_cycle", "warmup": 0.05, "min_steps": 0}
+    shared |= {"unlabeled_minibatch": minibatch}
+    made_by_name = make_learner(
+        name, objectives=[objective], **{**changes, **shared, **recipe, **options}
+    )
+    if not isinstance(made_by_name, NetworkLearner):
+        raise InputError(f"network must be one that is trained here, such as 'mlp', got {name!r}")
+    return made_by_name
+
+
+def _without_epochs(learner: NetworkLearner) -> dict[str, Any]:
+    made = learner.signature()
+    return {**made, "recipe": {k: v for k, v in made["recipe"].items() if k != "epochs"}}
+
+
+def _evenly(rows: Tensor, most: int) -> Tensor:
+    return rows[:: max(1, -(-len(rows) // most))]
+
+
+def _open(folder: Path, made_by: dict[str, Any]) -> dict[str, Any]:
+    """The folder's card, or a new one; refuses that of another pretraining."""
+    try:
+        card: dict[str, Any] = json.loads((folder / PRETRAINING).read_text(encoding="utf-8"))
+        there = card["made_by"]
+    except FileNotFoundError:
+        return {"made_by": made_by}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultsError(f"{str(folder)!r} holds no pretraining ({error})") from error
+    for topic, mine in made_by.items():
+        if there.get(topic) != mine:
+            raise ResultsError(
+                f"{str(folder)!r} holds a pretraining of another {topic} "
+                f"({difference(there.get(topic), mine)}): go on as it began, or name another folder"
+            )
+    return card
+
+
+def _write(folder: Path, card: dict[str, Any]) -> None:
+    if not Ranks.here().first:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_in_place(folder / PRETRAINING, json.dumps(card, indent=1).encode())
+    except OSError as error:
+        raise ResourceError(
+            f"{str(folder)!r} cannot be written: {error.strerror or error}"
+        ) from error
+
+
+def _cut(log: Path, state: Path) -> None:
+    """Take lines off the log that are younger than the checkpoint; they will be written anew."""
+    try:
+        epoch = json.loads((state / CARD).read_text(encoding="utf-8"))["epoch"]
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)[:epoch]
+    except FileNotFoundError:
+        lines = []
+    write_in_place(log, "".join(lines).encode())
