@@ -73,9 +73,12 @@ class Prototypes(nn.Module):
         self.last = nn.Linear(BOTTLENECK, prototypes, bias=False)
 
     def forward(self, seen: Tensor, frozen: bool = False) -> Tensor:
-        """(n, D) to (n, k) in [-1, 1]; frozen prototypes get no gradient."""
-        weight = self.last.weight.detach() if frozen else self.last.weight
-        return F.linear(F.normalize(self.body(seen), dim=1), F.normalize(weight, dim=1))
+        """(n, D) to (n, k) in [-1, 1]; frozen prototypes get a gradient of zeros."""
+        # Of zeros and not none: torch's fused SGD fails where momentum begins later for some.
+        weight = F.normalize(self.last.weight, dim=1)
+        if frozen:
+            weight = weight.detach() + 0 * weight
+        return F.linear(F.normalize(self.body(seen), dim=1), weight)
 
 
 class DINO(SelfSupervised):
