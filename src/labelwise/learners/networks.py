@@ -149,7 +149,7 @@ def initialize(network: nn.Module, generator: torch.Generator) -> None:
             module.weight.uniform_(-bound, bound, generator=generator)
             if module.bias is not None:
                 module.bias.uniform_(-bound, bound, generator=generator)
-        elif isinstance(module, nn.Conv2d):
+        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             outputs = module.out_channels * math.prod(module.kernel_size)
             module.weight.normal_(0, math.sqrt(2 / outputs), generator=generator)
             if module.bias is not None:

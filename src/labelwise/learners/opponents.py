@@ -22,13 +22,17 @@ class Opponent:
 
     def __init__(self, player: Player, recipe: Recipe, ranks: Ranks) -> None:
         self.ranks = ranks
+        self.every = player.every
         self.recipe = adapt(recipe, dict(player.changes))
         self.parameters = [p for p in player.module.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(self.recipe, self.parameters)
         self._losses: list[Tensor] = []
 
     def step(self, loss: Tensor, number: int, total: int) -> None:
-        """One update, from gradients of its own loss alone."""
+        """One update, from gradients of its own loss alone, unless it rests at this step."""
+        self._losses.append(loss.detach())
+        if number % self.every:
+            return
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, number, total)
         self.optimizer.zero_grad(set_to_none=True)
@@ -36,7 +40,6 @@ class Opponent:
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimizer.step()
-        self._losses.append(loss.detach())
 
     def mean(self, name: str, number: int) -> float:
         """The mean loss since the last call.

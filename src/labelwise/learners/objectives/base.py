@@ -88,10 +88,12 @@ class Player(NamedTuple):
     Attributes:
         module: what this player may change; the network's optimizer leaves it alone.
         changes: fields of the `Recipe` that differ for it, such as its ``learning_rate``.
+        every: it moves at the first of so many steps of the fit, and rests at the others.
     """
 
     module: nn.Module
     changes: Mapping[str, Any] = {}
+    every: int = 1
 
 
 Losses = Tensor | Mapping[str, Tensor]

@@ -32,6 +32,8 @@ _OBJECTIVES = {
     "dino": (f"{_HERE}.dino:DINO", "a student finds prototypes as its own average does"),
     "rotation": (f"{_HERE}.rotation:Rotation", "by how many quarter turns an image is turned"),
     "tod": (f"{_HERE}.tod:TemporalDiscrepancy", "outputs stay near those of a moving average"),
+    "vaal": (f"{_HERE}.vaal:VariationalAdversarial", "labeled and unlabeled, told apart (VAAL)"),
+    "waal": (f"{_HERE}.waal:Wasserstein", "unlabeled embeddings are drawn near labeled ones (WAAL)"),
 }
 
 
