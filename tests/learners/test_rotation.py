@@ -135,6 +135,22 @@ def test_beside_cross_entropy_all_rows_are_turned_and_the_head_is_saved(tmp_path
     assert torch.equal(before, after)
 
 
+def test_what_objectives_learned_is_where_the_network_is():
+    moved = []
+
+    class Moving(type(make_objective("rotation"))):
+        def to(self, device):
+            moved.append(device)
+            return super().to(device)
+
+    network = convolutional((1, 8, 8), 2)
+    NetworkModel(
+        network, classes=2, recipe=Recipe(device="cpu"), item_shape=(1, 8, 8), signature={},
+        objectives=[Moving()],
+    )  # fmt: skip
+    assert moved == [torch.device("cpu")]
+
+
 class _Spy:
     """A view whose passes are counted."""
 

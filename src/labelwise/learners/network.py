@@ -68,8 +68,9 @@ class NetworkModel:
         history: History | None = None,
         objectives: Sequence[Objective] = (),
     ) -> None:
-        self.objectives = tuple(objectives)
-        self.network = network.to(pick_device(recipe.device)).eval()
+        device = pick_device(recipe.device)
+        self.objectives = tuple(objective.to(device) for objective in objectives)
+        self.network = network.to(device).eval()
         self.classes = classes
         self.recipe = recipe
         self.item_shape = item_shape
