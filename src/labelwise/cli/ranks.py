@@ -1,8 +1,9 @@
 """A command on several processes: rank 0 writes and reports, the others help with its fits.
 
 Every rank runs the same rounds, since a round is decided by its seed and its models alone. So
-that all begin where a resumed folder ends, rank 0 hands its journal round; what the other ranks
-write goes to folders of their own, which are thrown away.
+that all begin where a resumed folder ends, rank 0 hands its journal round; the results of the
+other ranks go to folders of their own, which are thrown away. The cache of encodings is shared,
+since of several that encode at once one wins and all read its arrays.
 """
 
 from __future__ import annotations
@@ -42,8 +43,6 @@ def help_simulate(begun: dict[str, str], data: Data, **plan: Any) -> None:
     from labelwise.benchmark import simulate
 
     with tempfile.TemporaryDirectory(prefix="labelwise-rank-") as own:
-        folder = Path(own) / "results"
-        folder.mkdir()
         for name, text in begun.items():
-            (folder / name).write_bytes(text.encode("latin-1"))
-        simulate(data, **plan | {"out": folder, "cache": Path(own) / "cache"})
+            (Path(own) / name).write_bytes(text.encode("latin-1"))
+        simulate(data, **plan | {"out": own})

@@ -36,8 +36,8 @@ from labelwise.errors import InputError, LabelwiseError
 from labelwise.kernels import derive
 from labelwise.learners.networks import Dropout, isolated_random_state
 
-TIMEOUT = 600.0
-"""Seconds that `joined` lets a rank wait for the others before it gives them up."""
+TIMEOUT = 1800.0
+"""Seconds that `joined` lets a rank wait for one that is silent; one that ended shows at once."""
 
 BUCKET = 1 << 23
 """Numbers of gradient that are sent at once."""
