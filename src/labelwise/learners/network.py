@@ -324,6 +324,11 @@ class NetworkLearner:
         )
         return self.wrap(network, inputs.shape[1:], classes, history, trained)
 
+    def untrained(self, inputs: Rows, *, classes: int, seed: int) -> NetworkModel:
+        """The network that `fit` with this seed starts from, as a model."""
+        network = self.build(inputs, classes, derive(seed, "weights"))
+        return self.wrap(network, inputs.shape[1:], classes)
+
     def wrap(
         self,
         network: nn.Module,
