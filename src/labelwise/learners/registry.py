@@ -50,6 +50,7 @@ _ENCODER_FAMILIES = {
         f"{_HERE}.pretrained:Pretrained", {}, "a network of labelwise pretrain, by its folder"
     ),
     "timm": _Entry(f"{_HERE}.hub:Timm", {}, "a pretrained image network of timm"),
+    "concat": _Entry(f"{_HERE}.concat:Concat", {}, "several encoders side by side, joined by +"),
     "open_clip": _Entry(f"{_HERE}.hub:OpenCLIP", {}, "the image tower of open_clip"),
     "transformers": _Entry(f"{_HERE}.hub:Transformers", {}, "a pretrained text network"),
 }
