@@ -3,10 +3,10 @@
 from labelwise.benchmark.curves import Curve, aubc, labels_needed
 from labelwise.benchmark.efficiency import Efficiency, label_efficiency
 from labelwise.benchmark.plan import Plan, StrategyEntry, parse_strategies, parse_strategy
-from labelwise.benchmark.preparation import StrategyLike
+from labelwise.benchmark.preparation import StrategyLike, default_cache
 from labelwise.benchmark.progress import Event, Listener
 from labelwise.benchmark.results import TIMINGS, FullData, Results, schema
-from labelwise.benchmark.simulate import default_cache, simulate
+from labelwise.benchmark.simulate import simulate
 from labelwise.benchmark.statistics import (
     Comparison,
     Paired,

@@ -87,6 +87,7 @@ class Plan(_Record):
         full: whether one model is fitted to the whole pool, as an upper line.
         primary: the endpoint whose tests are corrected together, declared beforehand.
         ood: classes that are out of distribution, together the last of the data's classes.
+        together: fits that go as one group at most, see `simulate`; None fits one after another.
     """
 
     format: int = FORMAT
@@ -105,6 +106,7 @@ class Plan(_Record):
     full: bool = True
     primary: Literal["area", "final"] = "area"
     ood: list[str] = Field(default_factory=list)
+    together: int | None = None
 
     def check(self) -> Plan:
         """Refuse a plan that cannot be carried out, before anything runs; returns itself.
@@ -127,6 +129,8 @@ class Plan(_Record):
             raise InputError("strategies is empty: name at least one, such as 'random'")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds must be distinct and at least one, got {self.seeds}")
+        if self.together is not None and self.together < 1:
+            raise InputError(f"together must be at least 1, got {self.together}")
         if self.samples < 1:
             raise InputError(f"samples must be at least 1, got {self.samples}")
         return self
@@ -197,7 +201,8 @@ class Plan(_Record):
 
     def extends(self, folder: Path) -> bool:
         """Whether the folder's plan is this one with fewer strategies, none of them another."""
-        if not (folder / "plan.json").exists():
+        # Which fits make a group depends on the strategies, so groups admit no more of them.
+        if self.together is not None or not (folder / "plan.json").exists():
             return False
         there = Plan.read(folder)
         if any(entry not in self.strategies for entry in there.strategies):

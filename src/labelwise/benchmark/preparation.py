@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -75,6 +77,7 @@ def prepare(
     full: bool = True,
     primary: Literal["area", "final"] = "area",
     ood: Sequence[str] = (),
+    together: bool | int = False,
 ) -> Prepared:
     """Settle and check everything about a simulation that can be checked beforehand.
 
@@ -98,6 +101,7 @@ def prepare(
     assert data.test_labels is not None
     check_budget(initial=initial, batch=batch, rounds=rounds, available=len(data.pool))
     made = [_strategy(given) for given in _listed(strategies)]
+    chosen = _seeds(seeds)
     encode = make_encoder(encoder or default_encoder(data.kind))
     learn = make_learner(learner or default_learner(data.kind))
     plan = Plan(
@@ -115,16 +119,25 @@ def prepare(
         initial_set=initial_set,
         batch=batch,
         rounds=rounds,
-        seeds=_seeds(seeds),
+        seeds=chosen,
         samples=samples,
         full=full,
         primary=primary,
         ood=list(ood),
+        together=_group(together, len(chosen) * len(made)),
     ).check()
     if not initial:
         _check_cold(made)
     by_label = {entry.label: strategy for entry, strategy in made}
     return Prepared(plan, data, data.test_labels, encode, learn, by_label)
+
+
+def default_cache() -> Path:
+    """Where encodings are kept: ``$LABELWISE_CACHE``, or the user's cache folder."""
+    chosen = os.environ.get("LABELWISE_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelwise"
 
 
 def check_whole(name: str, value: Any) -> None:
@@ -159,6 +172,14 @@ def _listed(strategies: str | Sequence[StrategyLike]) -> list[StrategyLike]:
     if isinstance(strategies, str):
         return list(parse_strategies(strategies))
     return list(strategies)
+
+
+def _group(together: bool | int, cells: int) -> int | None:
+    """The largest group: all fits of a round for True, none for False."""
+    if isinstance(together, bool):
+        return cells if together else None
+    check_whole("together", together)
+    return int(together)
 
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:

@@ -19,7 +19,7 @@ import numpy as np
 from labelwise.benchmark.experience import write_experience
 from labelwise.benchmark.journal import JOURNAL, Journal, Record, locked, state_after
 from labelwise.benchmark.plan import StrategyEntry
-from labelwise.benchmark.preparation import Prepared, prepare
+from labelwise.benchmark.preparation import Prepared, default_cache, prepare
 from labelwise.benchmark.progress import Event, Listener, Pace, Step
 from labelwise.benchmark.results import (
     TABLE,
@@ -29,6 +29,7 @@ from labelwise.benchmark.results import (
     session_changes,
     write_table,
 )
+from labelwise.benchmark.together import run_together
 from labelwise.errors import InputError
 from labelwise.kernels import Rows, derive
 from labelwise.learners import Encoder, Learner
@@ -67,6 +68,7 @@ def simulate(
     full: bool = True,
     primary: Literal["area", "final"] = "area",
     ood: Sequence[str] = (),
+    together: bool | int = False,
     cache: str | os.PathLike[str] | None = None,
     memory: int | str | None = None,
     progress: Listener | None = None,
@@ -80,8 +82,7 @@ def simulate(
         data: items with labels and a test set, see `open_data`.
         strategies: names with options, ``"random,badge:first=uniform"``, or a sequence of such
             texts, of strategies, or of functions.
-        initial: labels given before the first query; 0 is a cold start, for strategies that
-            need no model.
+        initial: labels given before the first query; 0 is a cold start, without a model.
         batch: labels asked for in a round.
         rounds: queries. Round 0 is the initial set's, so curves have ``rounds + 1`` points.
         seeds: how many repetitions (seeds 0, 1, ...), or the seeds themselves.
@@ -91,12 +92,13 @@ def simulate(
         encoder: a name or an encoder; by default the one for the kind of items.
         initial_set: drawn at ``"random"``, or ``"stratified"`` by class.
         samples: posterior samples, for strategies that use ``draws``.
-        full: also fit one model to the whole pool, as an upper line; leave it out where that
-            takes too long.
+        full: also fit one model to the whole pool, as an upper line, where time allows.
         primary: the endpoint whose tests are corrected together, kept in the plan.
         ood: classes that are out of distribution: their rows stay in the pool and cost a label
             where they are asked for, but nothing is trained or tested on them. Strategies that
             take private points get those found so far.
+        together: fit seeds and strategies of a round as one group, or as groups of this many at
+            most, see `fit_many`. Results differ by rounding; no strategies can be added later.
         cache: folder of encodings, shared between runs; see `default_cache`.
         memory: a query's bound, bytes or text such as ``"4GB"``.
         progress: told of every step.
@@ -125,6 +127,7 @@ def simulate(
         full=full,
         primary=primary,
         ood=ood,
+        together=together,
     )
     folder = Path(out)
     with locked(folder):
@@ -132,7 +135,7 @@ def simulate(
             (folder / TABLE).unlink(missing_ok=True)  # the journal has all of it
         prepared.plan.claim(folder)
         with Journal(folder / JOURNAL) as journal:
-            run = _Run(prepared, folder, journal, progress or _ignore, memory)
+            run = Run(prepared, folder, journal, progress or _ignore, memory)
             run.finish(default_cache() if cache is None else Path(cache))
             results = from_records(folder, prepared.plan, journal.records)
             if not (folder / TABLE).exists():
@@ -142,16 +145,8 @@ def simulate(
     return results
 
 
-def default_cache() -> Path:
-    """Where encodings are kept: ``$LABELWISE_CACHE``, or the user's cache folder."""
-    chosen = os.environ.get("LABELWISE_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelwise"
-
-
 @dataclass
-class _Run:
+class Run:
     """One process's work on a results folder."""
 
     prepared: Prepared
@@ -181,8 +176,12 @@ class _Run:
         if self.done:
             self.tell("resume", f"{len(self.done)} rounds found in {self.folder}, {total} to go")
         inputs, test = self._encode(cache)
-        for seed in self.plan.seeds:
-            self._run_seed(self._loop(inputs, test, seed))
+        loops = (self._loop(inputs, test, seed) for seed in self.plan.seeds)
+        if self.plan.together is not None:
+            run_together(self, loops, self.plan.together)
+        else:
+            for loop in loops:
+                self._run_seed(loop)
         if missing_full:
             self._fit_everything(self._loop(inputs, test, derive(self.plan.seeds[0], "full")))
 
@@ -242,17 +241,17 @@ class _Run:
         if not entries:
             return
         self.tell("start", f"seed {loop.seed}: initial fit to {self.plan.initial} labels")
-        start = loop.start(self._initial(loop.seed), Oracle(self.labels))
+        start = loop.start(self.initial(loop.seed), Oracle(self.labels))
         for entry in entries:
-            self._check_evidence(loop, entry, start)
+            self.check_evidence(loop, entry, start)
         for entry in entries:
             self._run_cell(loop, entry, start)
 
-    def _check_evidence(self, loop: Loop, entry: StrategyEntry, start: Round) -> None:
+    def check_evidence(self, loop: Loop, entry: StrategyEntry, start: Round) -> None:
         """Find out now, not hours later, that a model lacks what a strategy needs."""
         assert start.fitted is not None
         strategy = self.prepared.strategies[entry.label]
-        providers = self._providers(strategy)
+        providers = self.providers(strategy)
         missing = loop.missing(strategy, start.fitted, providers, entry.options)
         if missing:
             raise InputError(
@@ -261,10 +260,11 @@ class _Run:
                 "leave the strategy out"
             )
 
-    def _providers(self, strategy: Strategy) -> tuple[Provider, ...]:
+    def providers(self, strategy: Strategy) -> tuple[Provider, ...]:
+        """Evidence beyond the model's."""
         return oracle_evidence(self.prepared.data.labels) if strategy.simulation_only else ()
 
-    def _initial(self, seed: int) -> list[str]:
+    def initial(self, seed: int) -> list[str]:
         """Ids of the initial set of one seed."""
         plan, every = self.plan, np.arange(len(self.ids))
         if plan.initial_set == "stratified":
@@ -277,7 +277,7 @@ class _Run:
     def _run_cell(self, loop: Loop, entry: StrategyEntry, start: Round) -> None:
         """The rounds of one strategy and seed that are still to do."""
         if self.plan.initial and (entry.label, loop.seed, 0) not in self.done:
-            self._keep(entry, loop.seed, start)
+            self.keep(entry, loop.seed, start)
         current = self._restored(loop, entry, start)
         strategy = self.prepared.strategies[entry.label]
         for _ in range(current.state.round, self.plan.rounds):
@@ -289,9 +289,9 @@ class _Run:
                 n=self.plan.batch,
                 fitted=current.fitted,
                 options=entry.options,
-                providers=self._providers(strategy),
+                providers=self.providers(strategy),
             )
-            self._keep(entry, loop.seed, current)
+            self.keep(entry, loop.seed, current)
 
     def _restored(self, loop: Loop, entry: StrategyEntry, start: Round) -> Round:
         """The last finished round of a cell: its labels from the journal, its model fitted anew."""
@@ -307,15 +307,20 @@ class _Run:
             strategy = self.prepared.strategies[entry.label].name
             state = state_after(cell, self.labels)
             again = loop.resume(state.carry(strategy, last.get("carried")))
-        if last and any(last[name] != value for name, value in again.measures.items()):
+        if last:
+            self.compare(entry, loop.seed, again, last)
+        return again
+
+    def compare(self, entry: StrategyEntry, seed: int, again: Round, last: Record) -> None:
+        """Say so if a model that was fitted again is not as good as it was."""
+        if any(last[name] != value for name, value in again.measures.items()):
             self._note(
-                f"{entry.label}, seed {loop.seed}, round {last['round']}: fitted again, the model "
+                f"{entry.label}, seed {seed}, round {last['round']}: fitted again, the model "
                 f"has accuracy {again.measures['accuracy']!r}, not {last['accuracy']!r} as before "
                 "the interruption; what follows may differ from an uninterrupted run"
             )
-        return again
 
-    def _keep(self, entry: StrategyEntry, seed: int, result: Round) -> None:
+    def keep(self, entry: StrategyEntry, seed: int, result: Round) -> None:
         """Write a finished round to the journal."""
         assert result.fitted is not None
         round_ = result.state.round

@@ -99,6 +99,14 @@ def simulate(
             show_default="full",
         ),
     ] = None,
+    together: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Fit seeds and strategies of a round as groups of at most N, or 'all': faster for "
+            "small networks, the same results but for rounding.",
+        ),
+    ] = None,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -149,6 +157,7 @@ def simulate(
         full=budget.full,
         primary=primary,
         ood=[name.strip() for name in ood.split(",")] if ood else (),
+        together=_group(together),
         encoder=_on(
             chosen, make_encoder, budget.encoder or default_encoder(opened.kind), encoder_options
         ),
@@ -157,6 +166,21 @@ def simulate(
         memory=bound,
     )
     present(results, page, json=json)
+
+
+def _group(text: str | None) -> bool | int:
+    """The option ``--together``: nothing, ``all``, or a number.
+
+    >>> _group(None), _group("all"), _group("40")
+    (False, True, 40)
+    """
+    if text is None or text == "all":
+        return text == "all"
+    if not text.isdecimal():
+        raise typer.BadParameter(
+            f"a group is a whole number or 'all', got {text!r}", param_hint="--together"
+        )
+    return int(text)
 
 
 def _on(device: str | None, make: Any, name: str, options: dict[str, Any]) -> Any:

@@ -43,6 +43,17 @@ class Job(NamedTuple):
     seed: int
     unlabeled: Tensor | None = None
 
+    def fit(self, learner: Learner, inputs: Rows, classes: int) -> Model:
+        """This fit alone."""
+        return learner.fit(
+            inputs,
+            self.rows,
+            self.labels,
+            classes=classes,
+            seed=self.seed,
+            unlabeled=self.unlabeled,
+        )
+
 
 class Fits(NamedTuple):
     """What `fit_many` gives back.
@@ -98,18 +109,7 @@ def fit_many(
         check_fit(inputs, job.rows, job.labels, classes)
     apart = reason_apart(learner, inputs.shape[1:], classes)
     if apart or not isinstance(learner, NetworkLearner):
-        models: list[Model] = [
-            learner.fit(
-                inputs,
-                job.rows,
-                job.labels,
-                classes=classes,
-                seed=job.seed,
-                unlabeled=job.unlabeled,
-            )
-            for job in jobs
-        ]
-        return Fits(models, apart)
+        return Fits([job.fit(learner, inputs, classes) for job in jobs], apart)
     size = group or max(1, len(jobs))
     together: list[Model] = []
     for start in range(0, len(jobs), size):

@@ -1,6 +1,6 @@
 """Floor 5: round = query -> annotate -> fit -> evaluate; resumable, for people and oracles."""
 
-from labelwise.loop.annotators import Annotator, Oracle
+from labelwise.loop.annotators import Annotator, NoAnswers, Oracle
 from labelwise.loop.initial import random_initial, stratified_initial
 from labelwise.loop.outcomes import Fitted, Round
 from labelwise.loop.rounds import COLD_EVIDENCE, Loop
@@ -23,6 +23,7 @@ __all__ = [
     "Fitted",
     "Label",
     "Loop",
+    "NoAnswers",
     "Oracle",
     "Provider",
     "Round",

@@ -25,6 +25,18 @@ class Annotator(Protocol):
         ...
 
 
+class NoAnswers:
+    """An annotator who answers nothing yet: a round goes as far as it goes without labels.
+
+    >>> NoAnswers().annotate(["dog.png"])
+    {}
+    """
+
+    def annotate(self, ids: Sequence[str]) -> dict[str, Label]:
+        """No label."""
+        return {}
+
+
 class Oracle:
     """An annotator that knows the truth and answers at once: for simulations.
 

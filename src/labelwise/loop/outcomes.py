@@ -13,6 +13,9 @@ from labelwise.loop.shared import SharedEvidence
 from labelwise.loop.state import State
 from labelwise.loop.tasks import Balance
 
+Made = tuple[Model, float]
+"""A model that was fitted elsewhere, and the seconds that this took."""
+
 
 @dataclass(frozen=True, eq=False)
 class Fitted:

@@ -22,8 +22,9 @@ from labelwise.evidence import Evidence, check
 from labelwise.kernels import Rows, derive
 from labelwise.learners import Learner, Model, UntrainedLearner
 from labelwise.learners.evidence import model_evidence
+from labelwise.learners.many import Job
 from labelwise.loop.annotators import Annotator
-from labelwise.loop.outcomes import Fitted, Round
+from labelwise.loop.outcomes import Fitted, Made, Round
 from labelwise.loop.shared import (
     Provider,
     SharedEvidence,
@@ -186,7 +187,7 @@ class Loop:
         checked = {item: self.task.check(item, label) for item, label in answers.items()}
         return state.answer(checked)
 
-    def fit(self, state: State, previous: Fitted | None = None) -> Fitted:
+    def fit(self, state: State, previous: Fitted | None = None, made: Made | None = None) -> Fitted:
         """The model of a state, fitted from nothing; the same state gives the same model.
 
         Pseudo-labels count as much as others: learners know no weights.
@@ -195,12 +196,14 @@ class Loop:
             state: nothing pending.
             previous: of the round before, where it is at hand. Without it that model is fitted
                 again when a strategy asks for ``previous_probs``, and not before.
+            made: what came of `job`, where it was fitted among others.
         """
         start = time.perf_counter()
-        if not self._inside(state)[0]:
+        job = self.job(state)
+        if job is None:
             return Fitted(None, state.round, 0.0, SharedEvidence(cold_evidence(self.inputs)))
-        model = self._model(state)
-        seconds = time.perf_counter() - start
+        model = job.fit(self.learner, self.inputs, self.task.classes) if made is None else made[0]
+        seconds = time.perf_counter() - start if made is None else made[1]
         providers = model_evidence(
             model,
             self.inputs,
@@ -210,17 +213,17 @@ class Loop:
         evidence = SharedEvidence((*providers, *self._earlier(state, previous)))
         return Fitted(model, state.round, seconds, evidence)
 
-    def _model(self, state: State) -> Model:
-        """Fit to all that is labeled inside, and to pseudo-labels."""
+    def job(self, state: State) -> Job | None:
+        """The fit of a state: what is labeled inside, and pseudo-labels; None without a label."""
         ids, labels = self._inside(state)
+        if not ids:
+            return None
         sure = [item for item, _ in state.pseudo], [label for _, label in state.pseudo]
-        return self.learner.fit(
-            self.inputs,
+        return Job(
             torch.from_numpy(self.rows([*ids, *sure[0]])),
             self.task.target([*labels, *sure[1]]),
-            classes=self.task.classes,
-            seed=derive(self.seed, "fit", state.round),
-            unlabeled=self._unlabeled(self.rows([*state.ids, *sure[0]])),
+            derive(self.seed, "fit", state.round),
+            self._unlabeled(self.rows([*state.ids, *sure[0]])),
         )
 
     def _earlier(self, state: State, previous: Fitted | None) -> tuple[Provider, ...]:
@@ -232,16 +235,16 @@ class Loop:
         known = None if previous is None else previous.evidence.found("probs")
         held = None if previous is None or known is not None else previous.model
         before = state.previous()
-        unknown = before is None or not self._inside(before)[0]
-        if state.round > 0 and known is None and held is None and unknown:
+        job = None if before is None or known is not None or held is not None else self.job(before)
+        if state.round > 0 and known is None and held is None and job is None:
             return ()
 
         def model() -> Model | None:
             if held is not None:
                 return held
-            if before is not None:
+            if job is not None:
                 with torch.enable_grad():  # strategies are asked without
-                    return self._model(before)
+                    return job.fit(self.learner, self.inputs, self.task.classes)
             if not isinstance(self.learner, UntrainedLearner):
                 return None
             seed = derive(self.seed, "fit", 0)
@@ -265,7 +268,7 @@ class Loop:
             InputError: items are pending.
         """
         self._nothing_pending(state)
-        return self._measured(state, (), self.task.balance(()))
+        return self._measured(state, (), self.task.balance(()), self.fit(state))
 
     def start(self, initial: Sequence[str], annotator: Annotator) -> Round:
         """Round 0: label the initial set, fit, evaluate. An empty one is a cold start."""
@@ -324,6 +327,7 @@ class Loop:
         scores: NDArray[np.float64] | None = None,
         select_seconds: float = 0.0,
         previous: Fitted | None = None,
+        made: Made | None = None,
     ) -> Round:
         """The rest of a round whose items have been asked for: annotate, fit, evaluate.
 
@@ -333,24 +337,20 @@ class Loop:
             scores: of the pending items, handed through to the round.
             select_seconds: handed through to the round.
             previous: the model that was queried, where the next query will ask for it; see `fit`.
+            made: the model, where it is there already; see `fit`.
         """
         before, picked = len(state.ids), state.pending
         state = self.annotate(state, annotator)
         balance = self.task.balance(state.labels[before:])
         if state.pending:
             return Round(state, picked, scores, balance, None, select_seconds=select_seconds)
-        done = self._measured(state, picked, balance, previous)
+        done = self._measured(state, picked, balance, self.fit(state, previous, made))
         return replace(done, scores=scores, select_seconds=select_seconds)
 
     def _measured(
-        self,
-        state: State,
-        picked: tuple[str, ...],
-        balance: Balance,
-        previous: Fitted | None = None,
+        self, state: State, picked: tuple[str, ...], balance: Balance, fitted: Fitted
     ) -> Round:
-        """Fit and evaluate."""
-        fitted = self.fit(state, previous)
+        """Evaluate."""
         start = time.perf_counter()
         measures = self.evaluate(fitted)
         seconds = time.perf_counter() - start
