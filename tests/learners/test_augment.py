@@ -213,6 +213,19 @@ def test_layout_and_type_change_nothing(change, channels, generator):
 
 
 @pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_all_work_is_done_where_the_images_are(change, channels, generator):
+    """A device without data stands for a GPU: it refuses tensors that were left on the CPU."""
+    levels = torch.empty(64, channels, 12, 17, device="meta")
+    found = change.apply(levels, change.draw(64, generator))
+    assert found.device.type == "meta"
+    assert found.shape == levels.shape
+    images = torch.empty(64, channels, 12, 17, dtype=torch.uint8, device="meta")
+    assert CropFlip(4, True, True)(images, generator).device.type == "meta"
+    assert Corrupt(0.5)(images, generator).device.type == "meta"
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_gray_images_stay_gray(change, generator):
     gray = some_images(30, 1, generator).float()
     draws = change.draw(30, generator)
