@@ -202,21 +202,23 @@ class NetworkModel:
                 found[name] = _named(name, compute)
         return list(found.values())
 
-    def per_row(self, inputs: Rows, compute: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    def per_row(
+        self, inputs: Rows, compute: Callable[..., Tensor], layers: Sequence[nn.Module] = ()
+    ) -> Tensor:
         """(N, ...) what a function makes of minibatches of rows, on the CPU; without gradients.
 
         Args:
             inputs: (N, ...) rows shaped as those that were fitted on.
-            compute: of inputs (n, ...), logits (n, C) and embeddings (n, D) on the device, in
-                evaluation mode, makes (n, ...).
+            compute: of inputs (n, ...), logits (n, C), embeddings (n, D) and what `Tapped.look`
+                gives of the layers, on the device, in evaluation mode, makes (n, ...).
         """
         self._check(inputs, None)
         parts = []
-        with torch.no_grad(), Tapped(self.network, self._head) as forward:
+        with torch.no_grad(), Tapped(self.network, self._head, layers=layers) as forward:
             for _, block in self._blocks(inputs, None):
                 with autocast(self.recipe, block.device):
-                    logits, embeddings = forward(block)
-                parts.append(compute(block, logits.float(), embeddings.float()).cpu())
+                    *seen, made = forward.look(block)
+                parts.append(compute(block, *(x.float() for x in (*seen, *made.values()))).cpu())
         return torch.cat(parts)
 
     def _check(self, inputs: Rows, rows: Tensor | None) -> int:

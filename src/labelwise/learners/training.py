@@ -128,7 +128,8 @@ def train(
             ranks.follow(term)
         given = Labeled(inputs, rows[kept], labels[kept], recipe, seed, device)
         validation = Validation(inputs, rows[held], labels[held], recipe, device, ranks)
-        with Tapped(network, head, ranks) as forward:
+        layers = [layer for term, _ in terms for layer in term.layers()]
+        with Tapped(network, head, ranks, layers) as forward:
             sight = Sight(forward, looks or Looks(), torch_stream(seed, "augmentation"))
             fit = Fit(sight, terms, given, others, recipe)
             keeper = None

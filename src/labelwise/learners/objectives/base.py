@@ -14,7 +14,7 @@ It may own modules, which are then trained along, and state, which is kept in it
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -120,6 +120,13 @@ class Objective(nn.Module):
         (detach what it is given).
         """
         return {}
+
+    def layers(self) -> Sequence[nn.Module]:
+        """Modules of the network whose outputs `View.averages` is to have; none by default.
+
+        Asked once, after `prepare`.
+        """
+        return ()
 
     def after_step(self, network: nn.Module) -> None:
         """Called after each update of the network, for moving averages; nothing by default."""

@@ -34,6 +34,7 @@ _OBJECTIVES = {
     "tod": (f"{_HERE}.tod:TemporalDiscrepancy", "outputs stay near those of a moving average"),
     "vaal": (f"{_HERE}.vaal:VariationalAdversarial", "labeled and unlabeled, told apart (VAAL)"),
     "waal": (f"{_HERE}.waal:Wasserstein", "unlabeled embeddings are drawn near labeled ones (WAAL)"),
+    "learning_loss": (f"{_HERE}.learning_loss:LearningLoss", "a module predicts the loss (LPL)"),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, Self
 
 import torch
@@ -40,24 +40,39 @@ class Tapped:
         network: gives logits, by a call of ``head``.
         head: its linear head, from `find_head`.
         ranks: the processes that share the work of a pass; this one alone by default.
+        layers: more modules of the network whose outputs are wanted; see `look`.
     """
 
-    def __init__(self, network: nn.Module, head: nn.Linear, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        head: nn.Linear,
+        ranks: Ranks | None = None,
+        layers: Sequence[nn.Module] = (),
+    ) -> None:
         self.network = network
         self.ranks = ranks or Ranks()
         self.norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
         self._head = head
         self._seen: Tensor | None = None
+        self._layers = tuple(dict.fromkeys(layers))
+        self._made: dict[nn.Module, Tensor] = {}
+        self._widths: list[int] = []
 
     def __enter__(self) -> Self:
-        self._hook = self._head.register_forward_pre_hook(self._see)
+        self._hooks = [self._head.register_forward_pre_hook(self._see)]
+        self._hooks += [layer.register_forward_hook(self._keep) for layer in self._layers]
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
 
     def _see(self, head: nn.Module, given: tuple[Tensor, ...]) -> None:
         self._seen = given[0]
+
+    def _keep(self, layer: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        self._made[layer] = made.flatten(2).mean(2) if made.ndim > 2 else made
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (n, C) and embeddings (n, D) of n inputs, in one pass.
@@ -65,16 +80,34 @@ class Tapped:
         Raises:
             InputError: the network does not call its head, or not on one vector a row.
         """
-        return self.ranks.spread(self._pass, inputs)
+        return self.look(inputs)[:2]
+
+    def look(self, inputs: Tensor) -> tuple[Tensor, Tensor, dict[nn.Module, Tensor]]:
+        """As a call, with the outputs of the further layers in the same pass.
+
+        Those are (n, channels) each, by layer: an output of more axes is averaged over all but
+        the first two.
+        """
+        logits, seen = self.ranks.spread(self._pass, inputs)
+        if not self._layers:
+            return logits, seen, {}
+        seen, *made = seen.split(self._widths, 1)
+        return logits, seen, dict(zip(self._layers, made))
 
     def _pass(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.network(inputs)
         seen, self._seen = self._seen, None
+        made, self._made = self._made, {}
         if seen is None or seen.ndim != 2:
             got = "it is never called" if seen is None else f"got shape {tuple(seen.shape)}"
             raise InputError(
                 f"the network's last torch.nn.Linear must be given one vector a row: {got}"
             )
+        if self._layers:
+            # Side by side, since what ranks gather is two tensors.
+            parts = [seen, *(made[layer] for layer in self._layers)]
+            self._widths = [part.shape[1] for part in parts]
+            seen = torch.cat(parts, 1)
         return logits, seen
 
 
@@ -119,7 +152,17 @@ class View:
         labels: (n,) int64; empty for unlabeled rows.
     """
 
-    __slots__ = ("_guess", "_outputs", "_raw", "_seen", "_sight", "inputs", "labels", "rows")
+    __slots__ = (
+        "_averages",
+        "_guess",
+        "_outputs",
+        "_raw",
+        "_seen",
+        "_sight",
+        "inputs",
+        "labels",
+        "rows",
+    )
 
     def __init__(
         self, raw: Tensor, rows: Tensor, labels: Tensor, sight: Sight, kind: Kind = "weak"
@@ -131,6 +174,7 @@ class View:
         self._sight = sight
         self._seen: dict[tuple[Kind, int], View] = {}
         self._outputs: tuple[Tensor, Tensor] | None = None
+        self._averages: dict[nn.Module, Tensor] = {}
         self._guess: Tensor | None = None
 
     def __len__(self) -> int:
@@ -145,6 +189,12 @@ class View:
     def embeddings(self) -> Tensor:
         """(n, D), the input of the linear head, with gradient."""
         return self._both()[1]
+
+    @property
+    def averages(self) -> Mapping[nn.Module, Tensor]:
+        """(n, channels) of each layer that objectives name, over its positions, with gradient."""
+        self._both()
+        return self._averages
 
     @property
     def guess(self) -> Tensor:
@@ -203,10 +253,14 @@ class View:
         views = [view for view in dict.fromkeys((self, *others)) if view._outputs is None]
         if not self._sight.forward.norms or len(views) < 2:
             return
-        logits, embeddings = self._sight.forward(torch.cat([view.inputs for view in views]))
+        forward = self._sight.forward
+        logits, embeddings, averages = forward.look(torch.cat([view.inputs for view in views]))
         sizes = [len(view) for view in views]
         for view, *outputs in zip(views, logits.split(sizes), embeddings.split(sizes)):
             view._outputs = (outputs[0], outputs[1])
+        for layer, average in averages.items():
+            for view, part in zip(views, average.split(sizes)):
+                view._averages[layer] = part
 
     def _look(self, kind: Kind, number: int) -> View:
         if (kind, number) not in self._seen:
@@ -215,7 +269,8 @@ class View:
 
     def _both(self) -> tuple[Tensor, Tensor]:
         if self._outputs is None:
-            self._outputs = self._sight.forward(self.inputs)
+            logits, embeddings, self._averages = self._sight.forward.look(self.inputs)
+            self._outputs = logits, embeddings
         return self._outputs
 
 
