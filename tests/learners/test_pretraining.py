@@ -169,6 +169,34 @@ def test_images_by_a_convolutional_network_with_lars(tmp_path):
         other.fit(blobs().pool, seed=0)
 
 
+METHODS = {
+    "simclr": "simclr:hidden=16:width=8",
+    "moco": "moco:hidden=16:width=8:queue=64",
+    "simsiam": "simsiam:hidden=16:width=8",
+    "byol": "byol:hidden=16:width=8",
+    "barlow_twins": "barlow_twins:hidden=16:width=8",
+    "vicreg": "vicreg:hidden=16:width=8",
+    "dino": "dino:hidden=16",
+    "rotation": "rotation",
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_goes_on_to_the_same_weights(method, tmp_path):
+    options = {"method": METHODS[method], "epochs": 3, "network_options": {"width": 2}, "every": 1}
+    options |= {"unlabeled_minibatch": 16}
+
+    def listener(seen):
+        if seen.passed.epoch == 2:
+            raise Stopped
+
+    pretrain(images(32), tmp_path / "whole", **options)
+    with pytest.raises(Stopped):
+        pretrain(images(32), tmp_path / "broken", listener=listener, **options)
+    pretrain(images(32), tmp_path / "broken", **options)
+    assert tensors(tmp_path / "broken") == tensors(tmp_path / "whole")
+
+
 def test_a_folder_without_a_pretraining_is_refused(tmp_path):
     with pytest.raises(DataError, match="holds no pretraining"):
         make_encoder(f"pretrained:{tmp_path}")

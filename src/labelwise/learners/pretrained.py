@@ -15,7 +15,8 @@ from labelwise.errors import DataError, InputError
 from labelwise.kernels import Rows
 from labelwise.learners.base import Progress
 from labelwise.learners.network import NetworkModel
-from labelwise.learners.pretraining import BASES, PRETRAINING, base_encoder
+from labelwise.learners.pretraining import PRETRAINING
+from labelwise.learners.pretraining_recipes import BASES, base_encoder
 from labelwise.learners.saving import WEIGHTS, load_model
 from labelwise.pools import Pool
 
