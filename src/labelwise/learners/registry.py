@@ -34,6 +34,7 @@ _LEARNERS = {
 _LEARNER_FAMILIES = {
     "sklearn": _Entry(f"{_HERE}.scikit:Scikit", {}, "any scikit-learn classifier, by class path"),
     "ensemble": _Entry(f"{_HERE}.ensemble:Ensemble", {}, "several fits of a learner: draws"),
+    "fused": _Entry(f"{_HERE}.fused:Fused", {}, "a branch for each modality, by their widths"),
     "finetune": _Entry(f"{_HERE}.finetune:Finetune", {}, "a pretrained image network, tuned"),
     "laplace": _Entry(f"{_HERE}.laplace:Laplace", {}, "a learner with a posterior of its head"),
 }
