@@ -18,6 +18,7 @@ from labelwise.learners.checkpoint import Checkpoint
 from labelwise.learners.encoding import Encoded, encode_data
 from labelwise.learners.evidence import model_evidence
 from labelwise.learners.history import History, Passed
+from labelwise.learners.many import Fits, Job, fit_many
 from labelwise.learners.mlp import MLP
 from labelwise.learners.network import Network, NetworkLearner, NetworkModel
 from labelwise.learners.objectives import (
@@ -55,8 +56,10 @@ __all__ = [
     "Distort",
     "Encoded",
     "Encoder",
+    "Fits",
     "History",
     "ImageLook",
+    "Job",
     "Learner",
     "Looks",
     "Model",
@@ -84,6 +87,7 @@ __all__ = [
     "default_encoder",
     "default_learner",
     "encode_data",
+    "fit_many",
     "list_encoders",
     "list_learners",
     "list_objectives",

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from labelwise.errors import InputError
 from labelwise.kernels import Rows, derive, torch_stream
 from labelwise.learners.base import Learner, Model, check_fit
+from labelwise.learners.history import History
 from labelwise.learners.network import NetworkLearner, NetworkModel
 from labelwise.learners.networks import Standardize, find_head, single
 from labelwise.learners.objectives import CrossEntropy, Setting
 from labelwise.learners.recipe import pick_device
 from labelwise.learners.stack import perceptron_layers
 from labelwise.learners.stacked_fit import Member, StackedFit
-from labelwise.learners.training import History
 
 
 class Job(NamedTuple):
