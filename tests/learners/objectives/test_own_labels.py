@@ -6,7 +6,8 @@ from torch import nn
 
 from labelwise.errors import InputError
 from labelwise.kernels import Rows
-from labelwise.learners import Looks, Network, make_objective
+from labelwise.learners import Checkpoint, Looks, Network, Objective, Recipe, make_objective, train
+from labelwise.learners.objectives import parse_objectives
 from labelwise.learners.objectives.own_labels import (
     Mixer,
     mixed,
@@ -32,9 +33,9 @@ def test_soft_cross_entropy_of_hard_targets_is_the_hard_one():
 
 
 def test_a_row_stays_more_like_itself():
-    mix = Mixer(0.75, torch.Generator().manual_seed(0))
+    mixer = Mixer(0.75, torch.Generator().manual_seed(0))
     rows = torch.eye(2000)
-    inputs, targets = mix(rows, rows)
+    inputs, targets = mixer.mix(rows, rows)
     torch.testing.assert_close(inputs, targets)  # one share and one partner for both
     own = inputs.diagonal()
     assert own.min() >= 0.5
@@ -113,3 +114,54 @@ def test_options_come_back_from_the_signature(objectives):
     signature = make_objective(name).signature()
     assert signature["name"] == name
     assert make_objective(**signature).signature() == signature
+
+
+class Gone(Exception):
+    """The process is no more."""
+
+
+END = []  # outside of what a checkpoint restores
+
+
+class Breaking(Objective):
+    """Breaks a fit off at a step."""
+
+    def forward(self, labeled, step):
+        if step.number in END:
+            raise Gone
+        return 0 * labeled.logits.sum()
+
+    def signature(self):
+        return {"name": "breaking"}
+
+
+@pytest.mark.parametrize("objectives", NAMES[3:])
+def test_a_fit_broken_off_goes_on_with_counts_averages_and_mixtures(objectives, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    inputs = Rows(torch.randn(40, 1, 5, 5, generator=generator))
+    rows = torch.arange(6)
+
+    def weights(folder, *end):
+        END[:] = end
+        network = tiny((1, 5, 5), 3)
+        for each in network.parameters():
+            each.data.copy_(torch.linspace(-0.5, 0.5, each.numel()).reshape(each.shape))
+        train(
+            network,
+            inputs,
+            rows,
+            rows % 3,
+            classes=3,
+            seed=0,
+            recipe=Recipe(epochs=6, unlabeled_minibatch=10, learning_rate=0.05),
+            objectives=[*parse_objectives(objectives), Breaking()],
+            looks=Looks(noisy, noisy),
+            checkpoint=Checkpoint(folder),
+        )
+        return network.state_dict()
+
+    whole = weights(tmp_path / "whole")
+    with pytest.raises(Gone):
+        weights(tmp_path / "broken", 3)
+    again = weights(tmp_path / "broken")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)

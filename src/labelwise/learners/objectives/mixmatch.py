@@ -75,7 +75,7 @@ class MixMatch(Objective):
     def prepare(self, setting: Setting) -> None:
         """The shares and partners come from a stream of this fit."""
         self._classes = setting.classes
-        self._mix = Mixer(self.beta, setting.generator)
+        self._mixer = Mixer(self.beta, setting.generator)
 
     def forward(self, labeled: View, unlabeled: View, step: Step) -> Tensor:
         """The loss, a single number."""
@@ -85,7 +85,7 @@ class MixMatch(Objective):
         given = F.one_hot(labeled.labels, self._classes).float()
         inputs = torch.cat([labeled.inputs, *(view.inputs for view in views)])
         targets = torch.cat([given, *[guess] * len(views)])
-        inputs, targets = self._mix(inputs, targets)
+        inputs, targets = self._mixer.mix(inputs, targets)
         logits = labeled.through(inputs)[0].float()
         known = len(labeled)
         supervised = soft_cross_entropy(logits[:known], targets[:known]).mean()

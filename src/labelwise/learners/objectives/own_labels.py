@@ -46,7 +46,7 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 class Mixer:
-    """Mixtures of rows and of their targets.
+    """Mixtures of rows and of their targets; what it draws from is kept in checkpoints.
 
     Each row is mixed with another of the same minibatch, drawn without replacement, by a share
     of its own: the larger of ``s`` and ``1 - s`` with ``s`` from Beta(``beta``, ``beta``), so a
@@ -66,7 +66,7 @@ class Mixer:
         seed = int(torch.randint(2**62, (1,), generator=generator))
         self._noise = np.random.default_rng(seed)
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def mix(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Mix inputs (n, ...) and targets (n, C); float32 inputs and targets of the same shapes.
 
         Raises:

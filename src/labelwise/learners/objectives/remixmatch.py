@@ -108,7 +108,7 @@ class ReMixMatch(Objective):
         given = self.shares == "labels" and len(setting.labels) > 0
         self.register_buffer("wanted", counts / counts.sum() if given else even, persistent=False)
         self.register_buffer("recent", even.repeat(WINDOW, 1), persistent=False)
-        self._mix = Mixer(self.beta, setting.generator)
+        self._mixer = Mixer(self.beta, setting.generator)
         self._turns = torch.Generator()
         self._turns.manual_seed(int(torch.randint(2**62, (1,), generator=setting.generator)))
         if self.rotation:
@@ -130,7 +130,7 @@ class ReMixMatch(Objective):
         views = [*strong, unlabeled]
         given = F.one_hot(labeled.labels, guess.shape[1]).float()
         inputs = torch.cat([labeled.inputs, *(view.inputs for view in views)])
-        inputs, targets = self._mix(inputs, torch.cat([given, *[guess] * len(views)]))
+        inputs, targets = self._mixer.mix(inputs, torch.cat([given, *[guess] * len(views)]))
         losses = soft_cross_entropy(labeled.through(inputs)[0], targets)
         known, grown = len(labeled), ramp(step, self.warmup)
         loss = losses[:known].mean() + self.mixed * grown * losses[known:].mean()
