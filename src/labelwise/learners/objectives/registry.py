@@ -33,7 +33,10 @@ _OBJECTIVES = {
     "rotation": (f"{_HERE}.rotation:Rotation", "by how many quarter turns an image is turned"),
     "tod": (f"{_HERE}.tod:TemporalDiscrepancy", "outputs stay near those of a moving average"),
     "vaal": (f"{_HERE}.vaal:VariationalAdversarial", "labeled and unlabeled, told apart (VAAL)"),
-    "waal": (f"{_HERE}.waal:Wasserstein", "unlabeled embeddings are drawn near labeled ones (WAAL)"),
+    "waal": (
+        f"{_HERE}.waal:Wasserstein",
+        "unlabeled embeddings are drawn near labeled ones (WAAL)",
+    ),
     "learning_loss": (f"{_HERE}.learning_loss:LearningLoss", "a module predicts the loss (LPL)"),
 }
 
