@@ -112,6 +112,14 @@ def test_boundaries_between_classes_of_much_the_same_weights(shared, apart):
     np.testing.assert_allclose(mase_scores(logits, w), -nearest, rtol=1e-9)
 
 
+@pytest.mark.parametrize("unit", [1e-200, 1e-30, 1e30, 1e200])
+def test_weights_of_any_length(head, unit):
+    h, w, b = head
+    logits = h @ w.T + b
+    length = mase_scores(logits, w).numpy()
+    np.testing.assert_allclose(mase_scores(logits, unit * w) * unit, length, rtol=1e-9)
+
+
 def test_memory_changes_no_pick(head):
     h, w, b = head
     logits = h @ w.T + b
