@@ -68,6 +68,15 @@ def test_an_arm_has_to_answer_as_a_strategy_does(pool):
         select("albl", 3, arms=[careless], **pool)
 
 
+def test_an_arm_that_refuses_is_named(pool):
+    """What it says of itself, such as an option to set, is not of the strategy that was asked."""
+    zero = {**pool, "embeddings": pool["embeddings"] * (np.arange(120) > 0)[:, None]}
+    for name in ("auto", "tailor", "lsa"):
+        arms = {} if name == "auto" else {"arms": "margin+typiclust"}
+        with pytest.raises(InputError, match="^the arm typiclust refuses: embeddings: row 0 is"):
+            select(name, 3, **arms, **zero)
+
+
 def test_called_by_hand_without_bound_arms(pool):
     with pytest.raises(InputError, match="called by hand with arms='margin"):
         get_strategy("albl")(

@@ -46,10 +46,14 @@ class Arm:
         """Its n picks among some candidates, first choice first.
 
         Raises:
-            InputError: it does not answer with n distinct candidates.
+            InputError: it does not answer with n distinct candidates, or refuses to answer.
         """
         own = generator.child("arm", self.name)
-        picks = as_picks(self.name, self.function(n=n, candidates=candidates, generator=own))
+        try:
+            answer = self.function(n=n, candidates=candidates, generator=own)
+        except InputError as error:  # else nobody would know who of them refuses
+            raise InputError(f"the arm {self.name} refuses: {error}") from error
+        picks = as_picks(self.name, answer)
         check_rows(self.name, picks.rows, n, candidates)
         return picks
 
