@@ -14,13 +14,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from labelwise.benchmark import simulate
 from labelwise.benchmark.report import write_report
 from labelwise.learners import make_encoder, make_learner
 from labelwise.pools import open_data
-from perf.common import print_event
+from perf.common import print_event, some_rows
 from perf.strategies import page_strategies
 
 LEFT_OUT = {"activelab", "random"}
@@ -52,8 +50,7 @@ def main() -> None:
     options = f" --epochs {given.epochs}" if given.epochs != 60 else ""
     if given.rows is not None:
         options += f" --rows {given.rows}"
-        drawn = np.random.default_rng(0).permutation(len(data.pool))[: given.rows]
-        data = data.subset(np.sort(drawn))
+        data = some_rows(data, given.rows)
     results = simulate(
         data,
         strategies=given.strategies,

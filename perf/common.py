@@ -15,6 +15,7 @@ import torch
 
 from labelwise.benchmark.progress import Event
 from labelwise.kernels import linear
+from labelwise.pools import Data
 
 
 def median_seconds(call: Callable[[], object], repeats: int = 3) -> float:
@@ -25,6 +26,12 @@ def median_seconds(call: Callable[[], object], repeats: int = 3) -> float:
         call()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def some_rows(data: Data, count: int) -> Data:
+    """A pool cut down to rows drawn at random, always the same ones."""
+    drawn = np.random.default_rng(0).permutation(len(data.pool))[:count]
+    return data.subset(np.sort(drawn))
 
 
 class PeakMemory:

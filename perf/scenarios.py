@@ -2,7 +2,8 @@
 
 - ``tail``: class sizes fall from 5,000 to 50, 100 to 1; the test set is balanced.
 - ``ood``: 7 classes are the task, the other 3, 30 % of the rows, are out of distribution: they
-  cost a label and teach nothing.
+  cost a label and teach nothing. ``--rows`` draws some of the pool: facility location compares
+  all pairs.
 
 Features are those of the fast offline encoder with few filters, 900 columns, under a ridge head.
 
@@ -21,7 +22,7 @@ from labelwise.benchmark import simulate
 from labelwise.benchmark.report import write_report
 from labelwise.learners import make_encoder
 from labelwise.pools import Data, open_data
-from perf.common import print_event
+from perf.common import print_event, some_rows
 
 OOD = ("0", "3", "9")  # airplane, cat, truck
 STRATEGIES = {
@@ -58,10 +59,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rows", type=int, help="of the pool, drawn at random; all by default")
     given = parser.parse_args()
     data = open_data(given.data)
     if given.pool == "tail":
         data = long_tail(data)
+    if given.rows is not None:
+        data = some_rows(data, given.rows)
     results = simulate(
         data,
         strategies=given.strategies or STRATEGIES[given.pool],
@@ -76,8 +80,10 @@ def main() -> None:
         full=False,
         progress=print_event,
     )
-    ood = f" --ood {given.ood}" if given.pool == "ood" else ""
-    command = f"python -m perf.scenarios {given.pool} {given.out}{ood}"
+    options = f" --ood {given.ood}" if given.pool == "ood" else ""
+    if given.rows is not None:
+        options += f" --rows {given.rows}"
+    command = f"python -m perf.scenarios {given.pool} {given.out}{options}"
     print(write_report(results, given.out, data=data, command=command))
 
 
