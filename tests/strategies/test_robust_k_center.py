@@ -51,7 +51,13 @@ def test_options_out_of_range():
     x = np.eye(4)
     with pytest.raises(InputError, match="eta"):
         select("robust_k_center", 1, embeddings=x, labeled=[0], outliers=1, eta=0)
+    with pytest.raises(InputError, match="eta must be > 0 and finite, got inf"):
+        select("robust_k_center", 1, embeddings=x, labeled=[0], outliers=1, eta=np.inf)
     with pytest.raises(InputError, match="outliers"):
         select("robust_k_center", 1, embeddings=x, labeled=[0], outliers=9)
     with pytest.raises(InputError, match="metric must be known"):
         select("robust_k_center", 1, embeddings=x, metric="cosin")
+    for name in ("k_center", "robust_k_center"):
+        for metric in (3, ["cosine"], None):
+            with pytest.raises(InputError, match="metric must be known, got"):
+                select(name, 1, embeddings=x, metric=metric)

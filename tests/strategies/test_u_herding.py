@@ -91,6 +91,7 @@ def test_bad_options():
     x = np.eye(3)
     with pytest.raises(InputError, match="temperature must be a positive number"):
         select("u_herding", 1, embeddings=x, probs=x, temperature=0)
+    assert len(select("u_herding", 1, embeddings=x, probs=x, temperature=10**30)) == 1
     with pytest.raises(InputError, match="first_sigma must be a positive number"):
         select("u_herding", 1, embeddings=x, probs=x, first_sigma=0)
     with pytest.raises(InputError, match="u_herding compares the two likeliest classes"):
