@@ -77,7 +77,7 @@ def test_draws_in_parts_are_those_at_once(monkeypatch):
     whole = promising(counts, values, 50, np.random.default_rng(1))
     monkeypatch.setattr("labelwise.strategies.tailor._ENTRIES", 7 * counts.size + 1)
     assert promising(counts, values, 50, np.random.default_rng(1)).tolist() == whole.tolist()
-    assert len(set(whole.tolist())) == 3
+    assert len(set(whole.tolist())) > 1
 
 
 def test_the_state_decides_which_arm_picks():
