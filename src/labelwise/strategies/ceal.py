@@ -95,7 +95,7 @@ def ceal(
     Raises:
         InputError: an option out of range, or a single class with ``criterion="margin"``.
     """
-    if criterion not in _CRITERIA:
+    if not isinstance(criterion, str) or criterion not in _CRITERIA:
         raise InputError(
             f"criterion must be known, got {criterion!r}; {nearest(criterion, _CRITERIA)}"
         )
