@@ -93,6 +93,8 @@ def arms_of(strategy: Strategy, told: Mapping[str, Any]) -> tuple[Strategy, ...]
             raise InputError(f"arms must be distinct, got {arm.name!r} more than once")
         if "arms" in arm.options:
             raise InputError(f"{arm.name} chooses among arms itself and cannot be one")
+        if "state" in arm.needs:
+            raise InputError(f"{arm.name} needs a state of its own and cannot be an arm")
         if arm.simulation_only:
             raise InputError(f"{arm.name} knows the pool's true labels and cannot be an arm")
     return arms
