@@ -29,7 +29,7 @@ STRATEGIES = {
     "tail": "random,margin,badge,base,k_center,galaxy,direct,"
     "similar:function=flqmi:query_classes=5+6+7+8+9,"
     "similar:function=gcmi:query_classes=5+6+7+8+9,balanced_random",
-    "ood": "random,margin,badge,base,k_center,poal,galaxy,direct,similar:function=flcg,"
+    "ood": "random,entropy,margin,badge,base,k_center,poal,galaxy,direct,similar:function=flcg,"
     "similar:function=gccg,similar:function=logdetcg,"
     "similar:function=logdetcmi:query_classes=0+1+2+3+4+5+6",
 }

@@ -273,6 +273,17 @@ def test_many_classes_and_many_strategies(synthetic_results, tmp_path):
     assert len({(look.color, str(look.dash), look.mark) for look in looks.values()}) == len(names)
 
 
+def test_the_summary_has_the_classes_of_the_picks(synthetic_results, tmp_path):
+    results = synthetic_results(("random", "margin"), rounds=3)
+    write_report(results, tmp_path)
+    text = (tmp_path / "report" / "summary.md").read_text()
+    shares = make_view(results, None).shares["margin"]
+    assert "| strategy | cat | dog | ship | truck |" in text
+    assert f"| margin | {' | '.join(f'{100 * share:.1f}' for share in shares)} |" in text
+    write_report(synthetic_results(seeds=2, classes=[f"c{n}" for n in range(13)]), tmp_path / "b")
+    assert "Share of each class" not in (tmp_path / "b" / "report" / "summary.md").read_text()
+
+
 def test_of_many_strategies_the_best_and_the_worst_are_drawn(synthetic_results, tmp_path):
     gains = {f"s{i:02}": 0.004 * i for i in range(-10, 15)}
     names = ("random", *gains)
