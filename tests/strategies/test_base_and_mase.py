@@ -150,6 +150,20 @@ def test_ties_do_not_break_the_shortlists(kind):
         free[rows] = False
 
 
+def test_a_pool_of_many_merges_keeps_rows_of_the_class_itself():
+    """Once lists have limits, a row near its own class's boundary is still looked at."""
+    rng = np.random.default_rng(1)
+    logits, w = rng.normal(size=(30_000, 4)), rng.normal(size=(4, 3))
+    distances = base_distances(logits, w).numpy()
+    free, expected = np.ones(len(logits), dtype=bool), []
+    for c in range(4):
+        best = np.flatnonzero(free)[distances[free, c].argsort()[:20]]
+        free[best] = False
+        expected += best.tolist()
+    assert (logits[expected].argmax(1) == np.repeat(np.arange(4), 20)).mean() > 0.1
+    assert select("base", 80, logits=logits, head_weight=w).rows.tolist() == expected
+
+
 def test_a_class_whose_nearest_are_taken_reads_again():
     """All classes want the same few rows, so lists run short."""
     rng = np.random.default_rng(0)
