@@ -117,6 +117,10 @@ def test_two_rounds_by_definition(pool):
     assert reward != 0
     expected = learned_weights(s[at].T @ s[at], reward * s[at].sum(0), np.zeros(3), ridge)
     np.testing.assert_allclose(second.state["experience"]["weights"], expected, atol=1e-6)
+    one = np.array(second.state["waiting"][1][0])
+    known = np.linalg.inv(ridge * np.eye(3) + s[at].T @ s[at])  # also of the first batch
+    bound = one @ expected + alpha * np.sqrt(one @ known @ one)
+    assert second.scores[0] == pytest.approx(bound, abs=1e-6)
     share = ask(later, n, ask(pool, n, reward="accuracy", **options).state, now, truth[now],
                 reward="accuracy", **options)  # fmt: skip
     assert np.abs(share.state["moment"]).sum() > 0
