@@ -300,6 +300,14 @@ def test_of_many_strategies_the_best_and_the_worst_are_drawn(synthetic_results, 
     assert "s-10, s-9, s-8" in text
 
 
+@pytest.mark.filterwarnings("error")
+def test_long_names_leave_room_for_the_lines(synthetic_results, tmp_path):
+    long = "similar:function=logdetcmi:query_classes=0+1+2+3+4+5+6:lam=0.5"
+    results = synthetic_results(("random", long), gains={"random": 0.0, long: 0.01})
+    page, _ = written(tmp_path, results)  # a layout that does not fit is warned of
+    assert long in page.all_text()
+
+
 def test_a_folder_that_cannot_be_made_is_refused(synthetic_results, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultsError, match=r"cannot create .*file"):
