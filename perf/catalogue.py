@@ -12,6 +12,7 @@ simulate``; ``python docs/results/publish.py runs/letter-100 letter-100`` makes 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from labelwise.benchmark import simulate
@@ -32,9 +33,9 @@ VARIANTS = {"similar": ("similar:function=fl", "similar:function=gc", "similar:f
 """What stands for a strategy whose default needs evidence that these data do not have."""
 
 
-def catalogue(data: str) -> list[str]:
+def catalogue(data: str, without: Sequence[str] = ()) -> list[str]:
     """All strategies that these data can try, random first."""
-    left_out = LEFT_OUT | TOO_SLOW.get(data, set())
+    left_out = LEFT_OUT | TOO_SLOW.get(data, set()) | set(without)
     names = [one.name for one in page_strategies() if one.name not in left_out]
     listed = (VARIANTS.get(name, (name,)) for name in names)
     return ["random", *(name for some in listed for name in some), "balanced_random"]
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("data", help="letter or cifar10, under $LABELWISE_DATA")
     parser.add_argument("batch", type=int)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--strategies", help="those that the data can try by default")
+    parser.add_argument("--without", default="", help="strategies to leave out, with commas")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=60)
@@ -53,12 +54,15 @@ def main() -> None:
     given = parser.parse_args()
     data = open_data(given.data)
     options = f" --epochs {given.epochs}" if given.epochs != 60 else ""
+    without = [name for name in given.without.split(",") if name]
+    if without:
+        options += f" --without {given.without}"
     if given.rows is not None:
         options += f" --rows {given.rows}"
         data = some_rows(data, given.rows)
     results = simulate(
         data,
-        strategies=given.strategies or ",".join(catalogue(given.data)),
+        strategies=",".join(catalogue(given.data, without)),
         initial=given.batch,
         batch=given.batch,
         rounds=given.rounds,
