@@ -19,7 +19,7 @@ from labelwise.benchmark import simulate
 from labelwise.benchmark.report import write_report
 from labelwise.learners import make_encoder, make_learner
 from labelwise.pools import open_data
-from perf.common import print_event, some_rows
+from perf.common import command_line, plan_options, print_event, some_rows
 from perf.strategies import page_strategies
 
 LEFT_OUT = {"activelab", "random"}
@@ -47,22 +47,15 @@ def main() -> None:
     parser.add_argument("batch", type=int)
     parser.add_argument("out", type=Path)
     parser.add_argument("--without", default="", help="strategies to leave out, with commas")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--rows", type=int, help="of the pool, drawn at random; all by default")
+    plan_options(parser)
     given = parser.parse_args()
     data = open_data(given.data)
-    options = f" --epochs {given.epochs}" if given.epochs != 60 else ""
-    without = [name for name in given.without.split(",") if name]
-    if without:
-        options += f" --without {given.without}"
     if given.rows is not None:
-        options += f" --rows {given.rows}"
         data = some_rows(data, given.rows)
     results = simulate(
         data,
-        strategies=",".join(catalogue(given.data, without)),
+        strategies=",".join(catalogue(given.data, given.without.split(","))),
         initial=given.batch,
         batch=given.batch,
         rounds=given.rounds,
@@ -73,7 +66,7 @@ def main() -> None:
         full=False,
         progress=print_event,
     )
-    command = f"python -m perf.catalogue {given.data} {given.batch} {given.out}{options}"
+    command = command_line("perf.catalogue")
     print(write_report(results, given.out, data=data, command=command))
 
 

@@ -22,7 +22,7 @@ from labelwise.benchmark import simulate
 from labelwise.benchmark.report import write_report
 from labelwise.learners import make_encoder
 from labelwise.pools import Data, open_data
-from perf.common import print_event, some_rows
+from perf.common import command_line, plan_options, print_event, some_rows
 
 OOD = ("0", "3", "9")  # airplane, cat, truck
 STRATEGIES = {
@@ -52,14 +52,10 @@ def main() -> None:
     parser.add_argument("pool", choices=("tail", "ood"))
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", default="cifar10", help="a set under $LABELWISE_DATA")
-    parser.add_argument("--filters", type=int, default=100, help="pairs of patch filters")
-    parser.add_argument("--learner", default="ridge")
     parser.add_argument("--strategies")
     parser.add_argument("--ood", default=",".join(OOD))
     parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rows", type=int, help="of the pool, drawn at random; all by default")
+    plan_options(parser)
     given = parser.parse_args()
     data = open_data(given.data)
     if given.pool == "tail":
@@ -74,16 +70,13 @@ def main() -> None:
         rounds=given.rounds,
         seeds=given.seeds,
         out=given.out,
-        encoder=make_encoder("patches-fast", filters=given.filters),
-        learner=given.learner,
+        encoder=make_encoder("patches-fast", filters=100),
+        learner="ridge",
         ood=given.ood.split(",") if given.pool == "ood" else (),
         full=False,
         progress=print_event,
     )
-    options = f" --ood {given.ood}" if given.pool == "ood" else ""
-    if given.rows is not None:
-        options += f" --rows {given.rows}"
-    command = f"python -m perf.scenarios {given.pool} {given.out}{options}"
+    command = command_line("perf.scenarios")
     print(write_report(results, given.out, data=data, command=command))
 
 
