@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
+import shlex
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +18,7 @@ import torch
 
 from labelwise.benchmark.progress import Event
 from labelwise.kernels import linear
+from labelwise.pools import Data
 
 
 def median_seconds(call: Callable[[], object], repeats: int = 3) -> float:
@@ -25,6 +29,24 @@ def median_seconds(call: Callable[[], object], repeats: int = 3) -> float:
         call()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def plan_options(parser: argparse.ArgumentParser) -> None:
+    """What every simulation made by a module of this folder can be told."""
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rows", type=int, help="of the pool, drawn at random; all by default")
+
+
+def command_line(module: str) -> str:
+    """The command that is running, as a page names it."""
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+
+
+def some_rows(data: Data, count: int) -> Data:
+    """A pool cut down to rows drawn at random, always the same ones."""
+    drawn = np.random.default_rng(0).permutation(len(data.pool))[:count]
+    return data.subset(np.sort(drawn))
 
 
 class PeakMemory:

@@ -273,6 +273,17 @@ def test_many_classes_and_many_strategies(synthetic_results, tmp_path):
     assert len({(look.color, str(look.dash), look.mark) for look in looks.values()}) == len(names)
 
 
+def test_the_summary_has_the_classes_of_the_picks(synthetic_results, tmp_path):
+    results = synthetic_results(("random", "margin"), rounds=3)
+    write_report(results, tmp_path)
+    text = (tmp_path / "report" / "summary.md").read_text()
+    shares = make_view(results, None).shares["margin"]
+    assert "| strategy | cat | dog | ship | truck |" in text
+    assert f"| margin | {' | '.join(f'{100 * share:.1f}' for share in shares)} |" in text
+    write_report(synthetic_results(seeds=2, classes=[f"c{n}" for n in range(13)]), tmp_path / "b")
+    assert "Share of each class" not in (tmp_path / "b" / "report" / "summary.md").read_text()
+
+
 def test_of_many_strategies_the_best_and_the_worst_are_drawn(synthetic_results, tmp_path):
     gains = {f"s{i:02}": 0.004 * i for i in range(-10, 15)}
     names = ("random", *gains)
@@ -287,6 +298,14 @@ def test_of_many_strategies_the_best_and_the_worst_are_drawn(synthetic_results, 
     assert all(name in text for name in names)
     assert re.search(r"s14, s13, s12, s11, s10, s09, s08, s07 and \d+ more beat random", text)
     assert "s-10, s-9, s-8" in text
+
+
+@pytest.mark.filterwarnings("error")
+def test_long_names_leave_room_for_the_lines(synthetic_results, tmp_path):
+    long = "similar:function=logdetcmi:query_classes=0+1+2+3+4+5+6:lam=0.5"
+    results = synthetic_results(("random", long), gains={"random": 0.0, long: 0.01})
+    page, _ = written(tmp_path, results)  # a layout that does not fit is warned of
+    assert long in page.all_text()
 
 
 def test_a_folder_that_cannot_be_made_is_refused(synthetic_results, tmp_path):

@@ -317,6 +317,8 @@ SELECT_REFUSES = {
     "labeled out of range": (["--strategy", "margin", "-n", "2", "--labeled", "ROWS"], "labeled"),
     "memory": (["--strategy", "margin", "-n", "2", "--memory", "lots"], "4GB"),
     "device": (["--strategy", "margin", "-n", "2", "--device", "gpu"], "'gpu'"),
+    "engine": (["--strategy", "margin", "-n", "2", "--engine", "steam"], "'steam'"),
+    "engine for few": (["--strategy", "margin", "-n", "2", "--engine", "ray"], "k_center can"),
     "option": (["--strategy", "margin", "-n", "2", "--option", "picker"], "name=value"),
     "option unknown": (["--strategy", "margin", "-n", "2", "--option", "piker=top"], "picker"),
     "option twice": (

@@ -136,7 +136,7 @@ def test_bad_requests_name_the_rule_and_the_value():
     for outliers in (5, 1.5, -1, math.nan, math.inf):
         with pytest.raises(InputError, match=r"outliers must be a count below 5"):
             farthest_first(g, 1, outliers=outliers, generator=generator)
-    with pytest.raises(InputError, match="eta must be > 0, got 0"):
+    with pytest.raises(InputError, match="eta must be > 0 and finite, got 0"):
         farthest_first(g, 1, outliers=1, eta=0, generator=generator)
     with pytest.raises(InputError, match="needs a generator"):
         farthest_first(g, 1, outliers=1)

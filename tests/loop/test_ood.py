@@ -196,3 +196,26 @@ def test_a_simulation_with_classes_out(tmp_path):
     assert any(row["class_counts"][3] for row in table)
     with pytest.raises(InputError, match="ood must name classes"):
         run(["cow"])
+
+
+@pytest.mark.parametrize(
+    ("initial", "batch", "message"),
+    [
+        (2, 3, "all 2 items of seed 0's initial set are out of distribution"),
+        (0, 1, "random, seed 0: all 1 labels so far are out of distribution"),
+    ],
+)
+def test_nothing_to_train_on_is_said(initial, batch, message, tmp_path):
+    given = data()
+    labels = np.array([3] * 114 + [0, 1, 2] * 2)
+    given = Data(given.pool, labels, given.test, given.test_labels, given.classes, "foreign")
+    budget = {"initial": initial, "batch": batch, "rounds": 2, "seeds": 1, "ood": ["dog"]}
+    with pytest.raises(InputError, match=message):
+        simulate(
+            given,
+            strategies="random",
+            out=tmp_path / "out",
+            learner="ridge",
+            cache=tmp_path / "cache",
+            **budget,
+        )

@@ -6,7 +6,7 @@ import torch
 
 from labelwise.errors import InputError
 from labelwise.kernels import Cosine
-from labelwise.strategies import select
+from labelwise.strategies import get_strategy, select
 from labelwise.strategies.active_ft import Pull, unit
 
 
@@ -101,6 +101,17 @@ def test_farthest_rows_to_start_from():
     start = select("active_ft", 5, embeddings=x, init="farthest", iterations=0)
     core = select("k_center", 5, embeddings=x, metric="cosine")
     assert start.rows.tolist() == core.rows.tolist()
+
+
+def test_the_defaults_are_those_of_the_authors():
+    assert get_strategy("active_ft").options == {
+        "loss": "code",
+        "temperature": 0.07,
+        "balance": 1.0,
+        "lr": 1e-3,
+        "iterations": 300,
+        "init": "random",
+    }
 
 
 def test_bad_options():

@@ -127,6 +127,13 @@ def test_the_power_fits_the_annotations():
     assert best_power(sure, np.eye(CLASSES)[drawn]) == pytest.approx(0.25, rel=0.1)
 
 
+def test_the_temperature_has_bounds():
+    sure = np.array([[0.9, 0.1, 0.0], [0.1, 0.9, 0.0]])
+    said = np.eye(CLASSES)[[0, 1]]
+    assert best_power(sure, said) == pytest.approx(10, rel=1e-3)
+    assert best_power(sure, said[::-1]) == pytest.approx(1 / 8, rel=1e-3)
+
+
 def test_annotators_are_only_names_and_order_does_not_matter():
     probs, said, _ = make()
     renamed = said.copy()

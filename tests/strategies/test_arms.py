@@ -68,6 +68,33 @@ def test_an_arm_has_to_answer_as_a_strategy_does(pool):
         select("albl", 3, arms=[careless], **pool)
 
 
+def test_the_state_is_not_that_of_an_arm(pool):
+    seen = []
+
+    def learning(probs, state=None, *, n, candidates):
+        seen.append(state)
+        return candidates[:n]
+
+    def stateful(probs, state, *, n, candidates):
+        return candidates[:n]
+
+    first = select("albl", 3, arms=[learning], **pool)
+    rows = {"labeled": first.rows, "labels": [0, 1, 2]}
+    select("albl", 3, arms=[learning], state=first.state, **rows, **pool)
+    assert seen == [None, None]
+    with pytest.raises(InputError, match="stateful needs a state of its own"):
+        select("albl", 3, arms=[stateful], state=first.state, **rows, **pool)
+
+
+def test_an_arm_that_refuses_is_named(pool):
+    """What it says of itself, such as an option to set, is not of the strategy that was asked."""
+    zero = {**pool, "embeddings": pool["embeddings"] * (np.arange(120) > 0)[:, None]}
+    for name in ("auto", "tailor", "lsa"):
+        arms = {} if name == "auto" else {"arms": "margin+typiclust"}
+        with pytest.raises(InputError, match="the arm typiclust refuses: embeddings: row 0 is"):
+            select(name, 3, **arms, **zero)
+
+
 def test_called_by_hand_without_bound_arms(pool):
     with pytest.raises(InputError, match="called by hand with arms='margin"):
         get_strategy("albl")(

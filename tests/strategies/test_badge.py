@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from labelwise.errors import InputError
 from labelwise.kernels import Generator, GradientEmbedding, derive
 from labelwise.strategies import select
 
@@ -69,6 +70,22 @@ def test_a_model_that_is_sure_of_everything_still_gets_n_rows():
     probs = np.zeros((20, 3))
     probs[:, 1] = 1
     assert len(set(select("badge", 20, probs=probs, embeddings=np.ones((20, 2))))) == 20
+
+
+@pytest.mark.parametrize(
+    "name", ["badge", "glister", "grad_match", "sparse_greedy", "sparse_iht", "fass"]
+)
+@pytest.mark.parametrize("scale", [1e20, 1e30])
+def test_gradients_too_long_for_single_precision_are_refused(case, name, scale):
+    """For whatever is made of gradients: squares were infinite, and differences no numbers."""
+    probs, h = case
+    more = {"points": "gradient"} if name == "fass" else {}
+    for n in (1, 12):
+        with pytest.raises(InputError, match="row 0 is longer than 3e"):
+            select(name, n, probs=probs, embeddings=h * scale, **more)
+    picks = select(name, 12, probs=probs, embeddings=h * 1e12, **more)
+    assert len(set(picks)) == 12
+    assert np.isfinite(picks.scores[1:]).all()
 
 
 def test_what_a_sure_model_leaves_open_counts_in_float64():

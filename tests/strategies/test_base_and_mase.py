@@ -112,6 +112,14 @@ def test_boundaries_between_classes_of_much_the_same_weights(shared, apart):
     np.testing.assert_allclose(mase_scores(logits, w), -nearest, rtol=1e-9)
 
 
+@pytest.mark.parametrize("unit", [1e-200, 1e-30, 1e30, 1e200])
+def test_weights_of_any_length(head, unit):
+    h, w, b = head
+    logits = h @ w.T + b
+    length = mase_scores(logits, w).numpy()
+    np.testing.assert_allclose(mase_scores(logits, unit * w) * unit, length, rtol=1e-9)
+
+
 def test_memory_changes_no_pick(head):
     h, w, b = head
     logits = h @ w.T + b
@@ -140,6 +148,20 @@ def test_ties_do_not_break_the_shortlists(kind):
         mine = distances[rows, c]
         assert sorted(mine) == sorted(distances[free, c])[: len(rows)]
         free[rows] = False
+
+
+def test_a_pool_of_many_merges_keeps_rows_of_the_class_itself():
+    """Once lists have limits, a row near its own class's boundary is still looked at."""
+    rng = np.random.default_rng(1)
+    logits, w = rng.normal(size=(30_000, 4)), rng.normal(size=(4, 3))
+    distances = base_distances(logits, w).numpy()
+    free, expected = np.ones(len(logits), dtype=bool), []
+    for c in range(4):
+        best = np.flatnonzero(free)[distances[free, c].argsort()[:20]]
+        free[best] = False
+        expected += best.tolist()
+    assert (logits[expected].argmax(1) == np.repeat(np.arange(4), 20)).mean() > 0.1
+    assert select("base", 80, logits=logits, head_weight=w).rows.tolist() == expected
 
 
 def test_a_class_whose_nearest_are_taken_reads_again():

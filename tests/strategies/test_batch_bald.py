@@ -224,5 +224,7 @@ def test_what_is_refused():
         select("batch_bald", 2, draws=draws, shortlist=1)
     with pytest.raises(InputError, match="method must be"):
         select("batch_bald", 2, draws=draws, method="stochastic")
+    with pytest.raises(ResourceError, match=r"num_samples must be such .* 1,000,0"):
+        select("batch_bald", 2, draws=draws, num_samples=10**15)
     with pytest.raises(ResourceError, match="memory must be at least"):
         select("batch_bald", 2, draws=draws, memory=1000)

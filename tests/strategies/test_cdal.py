@@ -19,6 +19,18 @@ def test_cdal_is_its_definition(seed, start):
     np.testing.assert_allclose(picks.scores, gains, rtol=1e-5)
 
 
+def test_once_all_predictions_are_covered_the_rest_is_drawn():
+    """Of a saturated softmax: row order, often class order, must not choose."""
+    probs = np.eye(3)[np.arange(60) // 20]
+    rest = set()
+    for seed in range(4):
+        picks = select("cdal", 9, probs=probs, labeled=[0], seed=seed)
+        assert picks.scores.tolist() == [2, 2] + [0] * 7
+        assert picks.rows[:2].tolist() == [20, 40]
+        rest |= set(picks.rows[2:] // 20)
+    assert rest == {0, 1, 2}
+
+
 def test_predictions_go_in_as_they_are():
     """A second softmax, a known slip, would make the sure and opposed rows near neighbors."""
     probs = np.array([[1.0, 0, 0], [0.6, 0.2, 0.2], [0, 1.0, 0]])

@@ -63,6 +63,8 @@ def test_the_criterion_is_the_score_of_that_name(criterion):
 def test_what_is_refused():
     with pytest.raises(InputError, match=r"criterion must be known, got 'margins'; .*margin"):
         select("ceal", 1, probs=PROBS, criterion="margins")
+    with pytest.raises(InputError, match=r"criterion must be known, got \['margin'\]"):
+        select("ceal", 1, probs=PROBS, criterion=["margin"])
     with pytest.raises(InputError, match="threshold must be a number >= 0, got -1"):
         select("ceal", 1, probs=PROBS, threshold=-1)
     with pytest.raises(InputError, match="decay must be a number >= 0, got nan"):

@@ -56,6 +56,18 @@ def test_where_all_are_certain_they_count_alike():
     picks = select("clue", 1, probs=sure, embeddings=h)
     assert picks.rows == [1]
     assert picks.notes == ("all candidates are certain and count alike",)
+    assert picks.scores.tolist() == [0]
+
+
+def test_certain_rows_that_have_to_be_asked_for_are_spread():
+    """Two rows of 90 are unsure, beside each other; the other picks go by place, not by number."""
+    h = np.repeat([[0.0], [50.0], [100.0]], 30, axis=0) + np.linspace(0, 1, 90)[:, None]
+    probs = np.tile([1.0, 0.0], (90, 1))
+    probs[[88, 89]] = 0.5
+    picks = select("clue", 5, probs=probs, embeddings=h)
+    assert {88, 89} & set(picks)
+    assert {int(row) // 30 for row in picks} == {0, 1, 2}
+    assert picks.notes == ("2 candidates are not certain; the others count a little each",)
 
 
 def test_centers_that_share_their_nearest_rows():

@@ -58,6 +58,15 @@ def test_the_default_stop_finds_clusters_that_stand_apart():
     assert np.argmax(x[picks.rows], 1).tolist() == [3, 2, 1, 0]
 
 
+def test_clusters_are_of_directions_by_default():
+    """Five rows on one ray and two on another: the one farthest out is alone by distance only."""
+    ray = np.array([1.0, 2, 3, 4, 90, 1, 2])
+    x = np.stack([ray * (np.arange(7) < 5), ray * (np.arange(7) >= 5)], 1)
+    call = {"embeddings": x, "probs": two_class(MARGINS), "clusters": 2, "within": "margin"}
+    assert select("cluster_margin", 1, **call).rows.tolist() == [5]
+    assert select("cluster_margin", 1, normalize=False, **call).rows.tolist() == [4]
+
+
 def test_options_out_of_range():
     with pytest.raises(InputError, match="factor must be a number >= 1"):
         select("cluster_margin", 1, factor=0.5, **CALL)

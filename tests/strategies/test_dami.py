@@ -108,6 +108,23 @@ def test_rows_with_the_same_units_on_are_one_point():
     assert len(others) > 1
 
 
+@pytest.mark.parametrize("widths", [(5, 7, 3), (3, 8, 6, 4)])
+@pytest.mark.parametrize("unit", [1e-170, 1e200])
+def test_a_layer_in_a_unit_of_its_own(widths, unit):
+    """What a small and a large layer do together is neither small nor large."""
+    run, weights = perceptron(widths)
+    x = torch.randn(40, widths[0], dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    given = evidence(run, weights, x)
+    picks = select("dami", 6, labeled=[0], **given)
+    given["hidden_weights"] = [weights[0] * unit, *weights[1:-1]]
+    given["head_weight"] = weights[-1] / unit
+    assert select("dami", 6, labeled=[0], **given).rows.tolist() == picks.rows.tolist()
+    if unit > 1:
+        given["head_weight"] = weights[-1]
+        with pytest.raises(InputError, match="local functions: row 0 is longer than"):
+            select("dami", 6, labeled=[0], **given)
+
+
 def test_only_how_classes_differ_counts_where_asked():
     run, weights = perceptron((5, 7, 3))
     x = torch.randn(60, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(4))

@@ -94,3 +94,6 @@ def test_what_is_refused():
     assert len(select("drop_query", 1, **given, embeddings=x, normalize=False)) == 1
     with pytest.raises(InputError, match="wanted must be a whole number >= 1, got 0"):
         select("drop_query", 1, **given, embeddings=x, wanted=0)
+    for bad in (1.5, -1):
+        with pytest.raises(InputError, match=f"iterations must be a whole number >= 0, got {bad}"):
+            select("drop_query", 1, **given, embeddings=x, normalize=False, iterations=bad)

@@ -73,3 +73,14 @@ def test_what_is_refused():
         select("fass", 1, **case, function="logdt")
     with pytest.raises(InputError, match="points must be"):
         select("fass", 1, **case, points="pixels")
+
+
+def test_an_embedding_of_zeros_is_refused_by_its_row_of_the_pool():
+    h = np.random.default_rng(0).normal(size=(30, 3))
+    h[[4, 17]] = 0
+    probs = np.full((30, 2), 0.5)
+    with pytest.raises(InputError, match=r"embeddings: row 17 is all zeros.*candidates"):
+        select("fass", 2, probs=probs, embeddings=h, candidates=range(10, 20))
+    picks = select("fass", 2, probs=probs, embeddings=h, candidates=range(10, 17))
+    assert set(picks) <= set(range(10, 17))
+    select("fass", 2, probs=probs, embeddings=h, points="gradient")

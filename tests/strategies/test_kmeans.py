@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from labelwise.errors import InputError
 from labelwise.evidence import Rows
 from labelwise.kernels import Generator
 from labelwise.strategies import select
@@ -57,3 +58,9 @@ def test_unit_rows_have_length_one_at_any_scale(scale):
     x = (np.random.default_rng(0).normal(size=(9, 4)) * scale).astype(np.float32)
     lengths = unit_rows(Rows(x)).tensor().norm(dim=1)
     torch.testing.assert_close(lengths, torch.ones(9))
+
+
+def test_iterations_are_a_whole_number():
+    for iterations in (-1, 1.5, True):
+        with pytest.raises(InputError, match="iterations must be a whole number >= 0"):
+            select("kmeans", 2, embeddings=np.eye(5), iterations=iterations)

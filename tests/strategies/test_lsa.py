@@ -117,6 +117,10 @@ def test_two_rounds_by_definition(pool):
     assert reward != 0
     expected = learned_weights(s[at].T @ s[at], reward * s[at].sum(0), np.zeros(3), ridge)
     np.testing.assert_allclose(second.state["experience"]["weights"], expected, atol=1e-6)
+    one = np.array(second.state["waiting"][1][0])
+    known = np.linalg.inv(ridge * np.eye(3) + s[at].T @ s[at])  # also of the first batch
+    bound = one @ expected + alpha * np.sqrt(one @ known @ one)
+    assert second.scores[0] == pytest.approx(bound, abs=1e-6)
     share = ask(later, n, ask(pool, n, reward="accuracy", **options).state, now, truth[now],
                 reward="accuracy", **options)  # fmt: skip
     assert np.abs(share.state["moment"]).sum() > 0
@@ -175,6 +179,8 @@ def test_experience_is_handed_from_run_to_run(pool, tmp_path):
         ({"weights": [1.0]}, "a weight for each arm, got 1 for 3"),
         ({"weights": [1.0, "x", 2.0]}, "the weight of entropy is no number"),
         ({"weights": [1.0, float("nan"), 2.0]}, "must be finite"),
+        ({"weights": [1.0, 10**400, 2.0]}, "experience: the weight of entropy must be finite"),
+        ({"weights": [1.0, 1e308, 2.0]}, "must be finite, below 1e"),
         ({"arms": ["margin"] * 3}, "name each arm once"),
     ],
 )
@@ -193,6 +199,9 @@ def test_a_missing_or_torn_experience(pool, tmp_path):
     (tmp_path / "torn.json").write_text('{"format": "labelw')
     with pytest.raises(InputError, match="is no experience of labelwise"):
         ask(pool, experience=str(tmp_path / "torn.json"))
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="is no experience of labelwise"):
+        ask(pool, experience=str(tmp_path / "deep.json"))
     with pytest.raises(InputError, match="must be a path, a record or 'shipped', got 3"):
         ask(pool, experience=3)
 

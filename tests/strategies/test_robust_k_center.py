@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from labelwise.errors import InputError
-from labelwise.strategies import select
+from labelwise.strategies import get_strategy, select
 
 
 def test_without_outliers_it_is_k_center():
@@ -14,6 +14,18 @@ def test_without_outliers_it_is_k_center():
         # A share of 1e-4 of 78 rows with eta = 1 rounds up to a draw of one row.
         picks = select("robust_k_center", 12, embeddings=x, labeled=[3, 9], outliers=outliers)
         assert picks.rows.tolist() == plain.rows.tolist()
+
+
+def test_the_defaults_of_robust_k_center():
+    options = get_strategy("robust_k_center").options
+    assert options == {"outliers": 1e-4, "eta": 1.0, "metric": "euclidean"}
+
+
+def test_the_cosine_looks_at_directions_only():
+    x = np.array([[1.0, 0.0], [100.0, 1.0], [0.0, 0.1], [50.0, 0.0]])
+    for metric, row in (("euclidean", 1), ("cosine", 2)):
+        picks = select("robust_k_center", 1, embeddings=x, labeled=[0], metric=metric)
+        assert picks.rows.tolist() == [row]
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -51,7 +63,13 @@ def test_options_out_of_range():
     x = np.eye(4)
     with pytest.raises(InputError, match="eta"):
         select("robust_k_center", 1, embeddings=x, labeled=[0], outliers=1, eta=0)
+    with pytest.raises(InputError, match="eta must be > 0 and finite, got inf"):
+        select("robust_k_center", 1, embeddings=x, labeled=[0], outliers=1, eta=np.inf)
     with pytest.raises(InputError, match="outliers"):
         select("robust_k_center", 1, embeddings=x, labeled=[0], outliers=9)
     with pytest.raises(InputError, match="metric must be known"):
         select("robust_k_center", 1, embeddings=x, metric="cosin")
+    for name in ("k_center", "robust_k_center"):
+        for metric in (3, ["cosine"], None):
+            with pytest.raises(InputError, match="metric must be known, got"):
+                select(name, 1, embeddings=x, metric=metric)

@@ -194,6 +194,17 @@ def test_where_nothing_gains_the_picks_are_random_and_that_is_said(case):
     assert "random" in picks[0].notes[0]
 
 
+def test_picks_that_gain_nothing_any_more_are_counted(case):
+    call = {**case, "function": "flvmi", "eta": 0.5, "n": 12}
+    one, two = (select("similar", **call, seed=seed) for seed in (0, 1))
+    gained = int((one.scores > 1e-6).sum())
+    assert 0 < gained < 12
+    assert one.notes == (f"{12 - gained} of 12 picks gain nothing by flvmi: they are random",)
+    assert one.rows[0] == two.rows[0]
+    assert set(one.rows[gained:]) != set(two.rows[gained:])
+    assert not select("similar", 12, **case, function="fl").notes
+
+
 def test_rare_classes_are_found():
     rng = np.random.default_rng(0)
     truth = np.r_[np.zeros(190, int), np.full(10, 1)]

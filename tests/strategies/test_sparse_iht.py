@@ -110,6 +110,15 @@ def apart(lengths, spread, alpha, n):
     return found
 
 
+def test_candidates_that_all_point_away_from_the_sum_are_taken_by_uncertainty():
+    given = {"probs": [[0.9, 0.1]] * 4, "embeddings": [[5.0], [5.0], [-1.0], [-1.1]]}
+    for n, rows in ((1, [3]), (2, [3, 2])):
+        picks = select("sparse_iht", n, **given, candidates=[2, 3], beta=0)
+        assert picks.rows.tolist() == rows
+        assert picks.weights.tolist() == [1.0] * n
+        assert "left of the sum of losses is 1 of its length" in picks.notes[0]
+
+
 def test_rows_at_right_angles_stand_for_themselves():
     lengths = np.array([3.0, 1.0, 2.5, 2.0, 2.8])
     found = apart(lengths, np.zeros(5), 0.0, 3)

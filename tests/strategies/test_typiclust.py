@@ -6,7 +6,7 @@ import torch
 
 from labelwise.evidence import Rows
 from labelwise.kernels import Generator, derive
-from labelwise.strategies import select
+from labelwise.strategies import get_strategy, select
 from labelwise.strategies.clusters import cluster, unit_rows
 from labelwise.strategies.typiclust import typicality
 
@@ -82,6 +82,17 @@ def planted(sizes, rng, spread=0.5):
     middle = np.stack([np.cos(np.arange(len(sizes))), np.sin(np.arange(len(sizes)))], 1) * 100
     member = np.repeat(np.arange(len(sizes)), sizes)
     return member, (middle[member] + rng.normal(size=(len(member), 2)) * spread)
+
+
+def test_the_defaults_are_those_of_the_authors():
+    options = get_strategy("typiclust").options
+    assert options == {
+        "neighbors": 20,
+        "max_clusters": 500,
+        "min_size": 5,
+        "distance": "squared",
+        "normalize": True,
+    }
 
 
 def test_unlabeled_clusters_come_first_then_large_ones():

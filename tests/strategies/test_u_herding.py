@@ -7,7 +7,7 @@ from tests.strategies.test_max_herding import check, unit
 
 from labelwise.errors import InputError
 from labelwise.evidence import Rows
-from labelwise.strategies import select
+from labelwise.strategies import get_strategy, select
 from labelwise.strategies.u_herding import (
     calibrated_temperature,
     calibration_error,
@@ -28,6 +28,40 @@ def test_u_herding_is_its_definition(seed):
     picks = select("u_herding", 12, logits=logits, embeddings=x, labeled=labeled, temperature=2.5)
     check(picks, u, sigma, 1.0, weights, labeled)
     assert picks.notes[0] == f"sigma = {sigma:.4g}"
+
+
+def test_temperature_and_width_are_fitted_to_the_labeled_rows_in_any_order():
+    rng = np.random.default_rng(6)
+    x, logits = rng.normal(size=(80, 3)), 8 * rng.normal(size=(80, 3))
+    labeled = rng.permutation(80)[:30]
+    labels = (logits + 4 * rng.normal(size=(80, 3))).argmax(1)[labeled]
+    probs = torch.from_numpy(logits).softmax(1)
+    temperature = calibrated_temperature(probs[labeled], torch.from_numpy(labels))
+    assert 1.5 < temperature < 10
+    fitted = select(
+        "u_herding", 9, probs=probs, embeddings=x, labeled=labeled, labels=labels, sigma=0.3
+    )
+    said = select(
+        "u_herding",
+        9,
+        probs=probs,
+        embeddings=x,
+        labeled=labeled,
+        sigma=0.3,
+        temperature=temperature,
+    )
+    assert f"temperature = {temperature:.4g}" in fitted.notes
+    assert fitted.rows.tolist() == said.rows.tolist()
+    cold = select("u_herding", 9, probs=probs, embeddings=x, labeled=labeled, sigma=0.3)
+    assert cold.rows.tolist() != said.rows.tolist()
+    assert get_strategy("u_herding").options == {
+        "temperature": None,
+        "sigma": None,
+        "first_sigma": 1.0,
+        "divisor": 1.0,
+        "normalize": True,
+        "dense": False,
+    }
 
 
 def test_with_nothing_labeled_u_herding_is_max_herding():
@@ -91,6 +125,7 @@ def test_bad_options():
     x = np.eye(3)
     with pytest.raises(InputError, match="temperature must be a positive number"):
         select("u_herding", 1, embeddings=x, probs=x, temperature=0)
+    assert len(select("u_herding", 1, embeddings=x, probs=x, temperature=10**30)) == 1
     with pytest.raises(InputError, match="first_sigma must be a positive number"):
         select("u_herding", 1, embeddings=x, probs=x, first_sigma=0)
     with pytest.raises(InputError, match="u_herding compares the two likeliest classes"):

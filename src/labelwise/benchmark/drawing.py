@@ -162,7 +162,7 @@ def label_line_ends(axis: Any, x: float, ends: Mapping[str, tuple[float, Look]])
     for name, place in zip(names, places, strict=True):
         value, look = ends[name]
         axis.annotate(
-            drawable(name),
+            drawable(name, NAME_LETTERS),
             xy=(x, value),
             xytext=(x, place),
             textcoords=beside,
@@ -224,6 +224,10 @@ def mix(color: str, share: float, ground: str = PAPER) -> str:
     )
     blended = np.rint(share * front + (1 - share) * back).astype(int)
     return "#" + "".join(f"{value:02x}" for value in blended)
+
+
+NAME_LETTERS = 28
+"""So long a strategy's name is in a picture; a longer one would leave no room for the lines."""
 
 
 def drawable(text: str, longest: int = 0) -> str:

@@ -16,6 +16,7 @@ from labelwise.benchmark.drawing import (
     GRID,
     INK,
     MUTED,
+    NAME_LETTERS,
     PAPER,
     RANDOM,
     Look,
@@ -296,7 +297,9 @@ def _dot_axis(axis: Any, names: Sequence[str], looks: Looks, *, named: bool = Tr
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_yticks(range(len(names)))
     if named:
-        labels = axis.set_yticklabels([drawable(name) for name in names], parse_math=False)
+        labels = axis.set_yticklabels(
+            [drawable(name, NAME_LETTERS) for name in names], parse_math=False
+        )
         for label, name in zip(labels, names, strict=True):
             label.set(color=looks[name].color, fontweight="bold", fontsize=FONT_SIZE)
     else:
@@ -358,7 +361,7 @@ def _share_grid(
     even = 1 / len(classes)
     draw_grid(axis, np.minimum(matrix / (2 * even), 1.0))
     axis.spines["bottom"].set_visible(False)
-    axis.set_yticks(np.arange(len(shares)) + 0.5, [drawable(name) for name in shares])
+    axis.set_yticks(np.arange(len(shares)) + 0.5, [drawable(name, NAME_LETTERS) for name in shares])
     axis.set_xticks(
         np.arange(len(classes)) + 0.5,
         [drawable(name, 14) for name in classes],

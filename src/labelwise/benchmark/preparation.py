@@ -31,7 +31,7 @@ from labelwise.learners import (
     make_encoder,
     make_learner,
 )
-from labelwise.loop import COLD_EVIDENCE
+from labelwise.loop import COLD_EVIDENCE, random_initial, stratified_initial
 from labelwise.strategies import Experience, Strategy, call_needs, get_strategy
 from labelwise.strategies.pickers import picker_signature
 
@@ -61,6 +61,25 @@ class Prepared:
     learner: Learner
     strategies: Mapping[str, Strategy]
 
+    def initial(self, seed: int) -> list[str]:
+        """Ids of the initial set of one seed.
+
+        Raises:
+            InputError: all of them are out of distribution.
+        """
+        ids, labels, n = self.data.pool.ids, self.data.labels, self.plan.initial
+        every = np.arange(len(ids))
+        if self.plan.initial_set == "stratified":
+            rows = stratified_initial(ids, every, n, labels=labels, seed=seed)
+        else:
+            rows = random_initial(ids, every, n, seed=seed)
+        if self.plan.ood and n and (labels[rows] == len(self.plan.data.classes) - 1).all():
+            raise InputError(
+                f"all {n} items of seed {seed}'s initial set are out of distribution, so nothing "
+                "could be trained on them: raise initial"
+            )
+        return [ids[row] for row in rows]
+
 
 def prepare(
     data: Data,
@@ -85,7 +104,8 @@ def prepare(
 
     Raises:
         InputError: an unknown strategy, option, learner or encoder, a budget the pool cannot
-            pay, or a strategy that needs a model where a cold start has none.
+            pay, a strategy that needs a model where a cold start has none, or an initial set
+            that is all out of distribution.
         DataError: what `Data.require_labels` refuses.
     """
     for name, value, known in (
@@ -129,7 +149,10 @@ def prepare(
     if not initial:
         _check_cold(made)
     by_label = {entry.label: strategy for entry, strategy in made}
-    return Prepared(plan, data, data.test_labels, encode, learn, by_label)
+    ready = Prepared(plan, data, data.test_labels, encode, learn, by_label)
+    for seed in plan.seeds if ood else ():
+        ready.initial(seed)
+    return ready
 
 
 def default_cache() -> Path:

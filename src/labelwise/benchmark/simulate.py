@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from labelwise.benchmark.experience import write_experience
 from labelwise.benchmark.journal import JOURNAL, Journal, Record, locked, state_after
 from labelwise.benchmark.plan import StrategyEntry
@@ -42,8 +40,6 @@ from labelwise.loop import (
     SingleLabel,
     State,
     oracle_evidence,
-    random_initial,
-    stratified_initial,
 )
 
 if TYPE_CHECKING:
@@ -241,7 +237,7 @@ class Run:
         if not entries:
             return
         self.tell("start", f"seed {loop.seed}: initial fit to {self.plan.initial} labels")
-        start = loop.start(self.initial(loop.seed), Oracle(self.labels))
+        start = loop.start(self.prepared.initial(loop.seed), Oracle(self.labels))
         for entry in entries:
             self.check_evidence(loop, entry, start)
         for entry in entries:
@@ -263,16 +259,6 @@ class Run:
     def providers(self, strategy: Strategy) -> tuple[Provider, ...]:
         """Evidence beyond the model's."""
         return oracle_evidence(self.prepared.data.labels) if strategy.simulation_only else ()
-
-    def initial(self, seed: int) -> list[str]:
-        """Ids of the initial set of one seed."""
-        plan, every = self.plan, np.arange(len(self.ids))
-        if plan.initial_set == "stratified":
-            labels = self.prepared.data.labels
-            rows = stratified_initial(self.ids, every, plan.initial, labels=labels, seed=seed)
-        else:
-            rows = random_initial(self.ids, every, plan.initial, seed=seed)
-        return [self.ids[row] for row in rows]
 
     def _run_cell(self, loop: Loop, entry: StrategyEntry, start: Round) -> None:
         """The rounds of one strategy and seed that are still to do."""
@@ -323,6 +309,11 @@ class Run:
     def keep(self, entry: StrategyEntry, seed: int, result: Round) -> None:
         """Write a finished round to the journal."""
         assert result.fitted is not None
+        if result.fitted.model is None:
+            raise InputError(
+                f"{entry.label}, seed {seed}: all {len(result.state.ids)} labels so far are out of "
+                "distribution, so there is no model to measure: raise initial or batch"
+            )
         round_ = result.state.round
         scores = result.scores
         record: Record = {

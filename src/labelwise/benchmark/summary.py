@@ -14,6 +14,9 @@ from labelwise.benchmark.page import (
 )
 from labelwise.benchmark.view import View
 
+FEW_CLASSES = 12
+"""Up to this many classes have a column each."""
+
 _HEADINGS = {
     "strategy": "strategy",
     "final": "final accuracy, %",
@@ -59,6 +62,11 @@ def summary(view: View, pictures: Iterable[str], command: str | None) -> str:
         parts.append("## Labels that random needs for one label of each strategy")
         rest = ([name, *values] for name, values in savings["rows"])
         parts.append(_table(["strategy", *savings["headings"]], rest))
+    classes = plan.data.classes
+    if view.shares and len(classes) <= FEW_CLASSES:
+        parts.append("## Share of each class among a strategy's picks, %")
+        shares = ([name, *(f"{100 * part:.1f}" for part in of)] for name, of in view.shares.items())
+        parts.append(_table(["strategy", *classes], shares))
     parts.append("## Time a round")
     parts.append(_table(["strategy", "selecting", "training"], seconds_table(view)))
     parts.append("## How it was made")

@@ -114,8 +114,9 @@ class Lockstep:
         self.run.tell(
             "start", f"{len(self.loops)} seeds: initial fits to {self.plan.initial} labels"
         )
+        initial = self.run.prepared.initial
         asked = [
-            loop.finish(State().ask(self.run.initial(loop.seed), initial=True), NoAnswers())
+            loop.finish(State().ask(initial(loop.seed), initial=True), NoAnswers())
             for loop in self.loops
         ]
         rounds = self._complete([(loop, one, None) for loop, one in zip(self.loops, asked)])

@@ -210,7 +210,7 @@ def select(
             say(repr(said))
         return
     call |= {"budget": budget, "quota": quota, "duplicates": duplicates}
-    call |= {"memory": bound, "checkpoint": checkpoint}
+    call |= {"memory": bound, "checkpoint": checkpoint, "engine": engine}
     with picking() as listener:
         picks = pick(entry.name, n, progress=listener, **call)
     if out is not None:

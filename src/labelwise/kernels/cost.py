@@ -144,8 +144,8 @@ def kmeans_work(sizes: Sizes, clusters: int | None = None) -> Work:
 def coverage_work(sizes: Sizes) -> Work:
     """A coverage function over all pairs: facility location, ball coverage."""
     pair = 2.0 * sizes.rows * sizes.rows * sizes.width
-    kept = 4.0 * sizes.rows * sizes.rows
-    kept = kept if kept <= HELD_BYTES else 4.0 * sizes.rows * sizes.width
+    # Similarities where they fit, a copy of the pool where they do not.
+    kept = min(4.0 * sizes.rows * sizes.rows, HELD_BYTES) + 4.0 * sizes.rows * sizes.width
     return Work(
         products=(0.5 * pair, 12 * pair),
         passes=(1, 4.0 + sizes.n),

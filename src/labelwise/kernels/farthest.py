@@ -137,8 +137,8 @@ class _Ranks:
                 f"outliers must be a count below {left} (the rows that may be picked) or a share "
                 f"in (0, 1) of them, got {outliers}"
             )
-        if not eta > 0:
-            raise InputError(f"eta must be > 0, got {eta}")
+        if not 0 < eta < math.inf:
+            raise InputError(f"eta must be > 0 and finite, got {eta}")
         if outliers and generator is None:
             raise InputError("farthest_first draws its picks under outliers and needs a generator")
         count = outliers * left if share else outliers

@@ -16,6 +16,9 @@ from labelwise.errors import InputError
 from labelwise.kernels.geometry import HOLD_BYTES, Geometry, Points, squared_norms
 from labelwise.kernels.rows import Rows, in_order
 
+LONGEST = 3e18
+"""Gradients are shorter than this: squares of longer ones are infinite in single precision."""
+
 
 class GradientEmbedding(Geometry):
     """The gradient of cross-entropy with respect to a linear head, at the predicted label.
@@ -33,7 +36,7 @@ class GradientEmbedding(Geometry):
         hold: bytes that a converted copy of both may take; a larger one is not made.
 
     Raises:
-        InputError: not two matrices of the same length.
+        InputError: not two matrices of the same length, or a gradient over 3e18.
 
     >>> g = GradientEmbedding([[0.5, 0.5], [1.0, 0.0]], [[2.0, 0.0], [3.0, 1.0]])
     >>> g.squared_norms()
@@ -66,7 +69,9 @@ class GradientEmbedding(Geometry):
         self._held: Points | None = None
         if len(self) * sum(self.widths) * 4 <= hold or self._is_plain(hold):
             self._held = self._gather(torch.arange(len(self)), whole=True)
-        self._norms: Tensor | None = self._held.norms if self._held is not None else None
+        self._norms: Tensor | None = None
+        if self._held is not None:
+            self._norms = self._checked(self._held.norms)
 
     def _is_plain(self, hold: int) -> bool:
         h = self._embeddings
@@ -139,8 +144,19 @@ class GradientEmbedding(Geometry):
     def squared_norms(self) -> Tensor:
         """(N,) float64; computed once."""
         if self._norms is None:
-            self._norms = super().squared_norms()
+            self._norms = self._checked(super().squared_norms())
         return self._norms
+
+    def _checked(self, norms: Tensor) -> Tensor:
+        """Norms, none so large that products of two rows would be infinite."""
+        long = ~(norms < LONGEST**2)
+        if bool(long.any()):
+            raise InputError(
+                f"{self._embeddings.name}: the gradient of row {int(long.nonzero()[0])} is longer "
+                f"than {LONGEST:.0e}, too long for distances in single precision; divide all by "
+                "one number, or drop the row"
+            )
+        return norms
 
     def exact(self, rows: Tensor, others: Tensor) -> Tensor:
         """Squared distances of pairs of rows, (P,) float64, from differences of the factors.

@@ -101,10 +101,10 @@ def kmeans(
     whole = x if isinstance(x, Euclidean) else Euclidean(x)
     hold = HOLD_BYTES if memory is None else 0
     some = whole if candidates is None else Subset(whole, candidates, hold=hold)
-    if not 1 <= k <= len(some) or iterations < 0:
-        raise InputError(
-            f"k must be in 1..{len(some)} and iterations >= 0, got {k} and {iterations}"
-        )
+    if not 1 <= k <= len(some):
+        raise InputError(f"k must be in 1..{len(some)} (the rows to cluster), got {k}")
+    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
+        raise InputError(f"iterations must be a whole number >= 0, got {iterations!r}")
     _check_memory(some, k, weights is not None, memory)
     given = None if weights is None else _of_rows(weights, len(whole), candidates)
     mass = None if given is None else _below_one(given).to(some.device)

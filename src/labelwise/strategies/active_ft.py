@@ -118,7 +118,7 @@ def active_ft(
     else:
         noise = generator.child("init").uniform(candidates.cpu().numpy())
         rows = candidates.cpu()[torch.from_numpy(np.argsort(noise, kind="stable")[:n])]
-    pull = Pull(geometry, temperature, balance, loss)
+    pull = Pull(geometry, float(temperature), float(balance), loss)
     raw = geometry.double(rows)[0].clone()
     optimizer = torch.optim.Adam([raw], lr=lr)
     for _ in range(iterations):

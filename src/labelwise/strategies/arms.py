@@ -46,10 +46,14 @@ class Arm:
         """Its n picks among some candidates, first choice first.
 
         Raises:
-            InputError: it does not answer with n distinct candidates.
+            InputError: it does not answer with n distinct candidates, or refuses to answer.
         """
         own = generator.child("arm", self.name)
-        picks = as_picks(self.name, self.function(n=n, candidates=candidates, generator=own))
+        try:
+            answer = self.function(n=n, candidates=candidates, generator=own)
+        except InputError as error:  # else nobody would know who of them refuses
+            raise InputError(f"the arm {self.name} refuses: {error}") from error
+        picks = as_picks(self.name, answer)
         check_rows(self.name, picks.rows, n, candidates)
         return picks
 
@@ -89,6 +93,8 @@ def arms_of(strategy: Strategy, told: Mapping[str, Any]) -> tuple[Strategy, ...]
             raise InputError(f"arms must be distinct, got {arm.name!r} more than once")
         if "arms" in arm.options:
             raise InputError(f"{arm.name} chooses among arms itself and cannot be one")
+        if "state" in arm.needs:
+            raise InputError(f"{arm.name} needs a state of its own and cannot be an arm")
         if arm.simulation_only:
             raise InputError(f"{arm.name} knows the pool's true labels and cannot be an arm")
     return arms

@@ -95,7 +95,7 @@ def batch_bald(
 
     Raises:
         InputError: an option out of range.
-        ResourceError: ``memory`` is too small.
+        ResourceError: ``memory`` is too small, or there is not enough for ``num_samples``.
 
     Source:
         Kirsch, van Amersfoort & Gal, "BatchBALD: Efficient and Diverse Batch Acquisition for

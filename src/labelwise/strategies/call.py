@@ -204,7 +204,7 @@ class Call:
         if self.arms:
             shared = {name: reserved[name] for name in ("memory", "engine", "ids")}
             options["arms"] = tuple(
-                Arm(arm.name, "picker" in arm.options, self._filled(arm, {}, shared))
+                Arm(arm.name, "picker" in arm.options, self._filled(arm, {}, shared, own=False))
                 for arm in self.arms
             )
         if "experience" in self.strategy.options:
@@ -213,12 +213,26 @@ class Call:
         return self._filled(self.strategy, options, reserved)()
 
     def _filled(
-        self, strategy: Strategy, options: Mapping[str, Any], reserved: Mapping[str, Any]
+        self,
+        strategy: Strategy,
+        options: Mapping[str, Any],
+        reserved: Mapping[str, Any],
+        *,
+        own: bool = True,
     ) -> Callable[..., Any]:
-        """A strategy with its evidence, its options and what is reserved filled in."""
+        """A strategy with its evidence, its options and what is reserved filled in.
+
+        Args:
+            strategy, options, reserved: see there.
+            own: whether the state that was passed is the strategy's; else it gets none.
+        """
         graph = self.evidence
         needed = [graph[name] for name in strategy.needs]
-        extra = {name: graph[name] for name in strategy.optional if name in graph}
+        extra = {
+            name: graph[name]
+            for name in strategy.optional
+            if name in graph and (own or name != "state")
+        }
         kept = {name: value for name, value in reserved.items() if name in strategy.reserved}
 
         def ask(**more: Any) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from labelwise.evidence import Rows, check
-from labelwise.kernels import Chosen, Euclidean, Progress, farthest_first, hold_limit
+from labelwise.kernels import Chosen, Euclidean, Generator, Progress, farthest_first, hold_limit
 from labelwise.kernels.cost import Sizes, Work, farthest_work
 from labelwise.strategies.registry import strategy
 
@@ -26,6 +28,7 @@ def cdal(
     *,
     n: int,
     candidates: Tensor,
+    generator: Generator,
     memory: int | None = None,
     progress: Progress | None = None,
 ) -> Chosen:
@@ -43,7 +46,8 @@ def cdal(
     Returns:
         Rows in the order picked; the score of each is the squared distance of its prediction
         to that of the nearest labeled or earlier pick, infinity for a first one. Equal
-        distances go to the lowest row. 2 N (L + n) C operations, O(N) memory beyond probs.
+        distances go to the lowest row; once every prediction is covered, as of a sure model it
+        soon is, the rest is drawn at random. 2 N (L + n) C operations, O(N) memory beyond probs.
 
     Source:
         Agarwal, Arora, Anand & Arora, "Contextual Diversity for Active Learning", ECCV 2020.
@@ -53,6 +57,11 @@ def cdal(
     array([2])
     """
     geometry = Euclidean(check("probs", probs), hold=hold_limit(memory))
-    return farthest_first(
+    found = farthest_first(
         geometry, n, covered=labeled, candidates=candidates, memory=memory, progress=progress
     )
+    apart = found.rows[found.gains > 0].cpu().numpy()
+    rest = np.setdiff1d(candidates.cpu().numpy(), apart)
+    order = np.argsort(generator.child("rest").uniform(rest), kind="stable")
+    rows = np.concatenate([apart, rest[order[: n - len(apart)]]])
+    return Chosen(torch.from_numpy(rows), found.gains)

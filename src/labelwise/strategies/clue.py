@@ -26,6 +26,9 @@ from labelwise.strategies.entropy import entropy_of
 from labelwise.strategies.picks import Picks
 from labelwise.strategies.registry import strategy
 
+_LITTLE = 1e-9
+"""What a certain row weighs beside the least certain one, where certain rows must be asked for."""
+
 _LISTED = 8
 """How many neighbors of each center are looked up at first: two centers seldom share one."""
 
@@ -63,7 +66,8 @@ def clue(
     """Cluster the candidates, each counting as much as it is uncertain; ask at the centers.
 
     1. A candidate weighs the entropy of its prediction at the temperature. If all weigh
-       nothing they count alike, and the notes say so.
+       nothing they count alike; if fewer than n weigh anything, the others count a billionth of
+       the largest weight; the notes say so.
     2. k-means with n clusters, whose centers are weighted means. The start is k-means++, which
        does not look at weights, as in the code of its time; the authors keep the best of ten
        starts, this is one.
@@ -80,7 +84,7 @@ def clue(
         memory: bytes for k-means and the search; see `labelwise.kernels.kmeans`.
 
     Returns:
-        Rows, cluster by cluster; the score is the row's weight. Equal distances go to the
+        Rows, cluster by cluster; the score is the row's entropy. Equal distances go to the
         lowest row.
 
     Raises:
@@ -101,15 +105,21 @@ def clue(
     weights = clue_weights(probs, temperature).cpu()
     points = Euclidean(check("embeddings", embeddings), hold=hold_limit(memory))
     at, notes = candidates.cpu(), tuple[str, ...]()
-    if not bool((weights[at] > 0).any()):
-        weights, notes = torch.ones_like(weights), ("all candidates are certain and count alike",)
+    mass = weights
+    unsure = int((weights[at] > 0).sum())
+    if not unsure:
+        mass, notes = torch.ones_like(weights), ("all candidates are certain and count alike",)
+    elif unsure < n:
+        # Clusters of what weighs nothing would go by the order of rows.
+        mass = weights.clamp(min=_LITTLE * float(weights[at].max()))
+        notes = (f"{unsure} candidates are not certain; the others count a little each",)
     found = kmeans(
         points,
         n,
         generator=generator.child("clusters"),
         candidates=at,
         iterations=iterations,
-        weights=weights,
+        weights=mass,
         memory=memory,
     )
     picked = at[nearest_in_turn(Subset(points, at), found.centers, memory)]

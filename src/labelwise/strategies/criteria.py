@@ -35,7 +35,7 @@ def criterion_scores(criterion: str, probs: Rows | Tensor) -> Tensor:
     >>> criterion_scores("margin", torch.tensor([[0.5, 0.5], [0.75, 0.25]]))
     tensor([1.0000, 0.5000], dtype=torch.float64)
     """
-    if criterion not in _CRITERIA:
+    if not isinstance(criterion, str) or criterion not in _CRITERIA:
         raise InputError(
             f"criterion must be known, got {criterion!r}; {nearest(criterion, _CRITERIA)}"
         )

@@ -102,8 +102,11 @@ def local_functions(
 
 
 def _one_layer(layer: Tensor, head: Tensor) -> Callable[[Tensor], Tensor]:
+    # In a unit of their own, so that no product of weights is too large or small for a number.
+    unit = [max(float(weight.abs().max()), 1e-300) for weight in (head, layer)]
+    head, layer = head / unit[0], layer / unit[1]
     values, vectors = torch.linalg.eigh((head.T @ head) * (layer @ layer.T))
-    factor = vectors * values.clamp(min=0).sqrt()
+    factor = vectors * values.clamp(min=0).sqrt() * unit[0] * unit[1]
 
     def points(block: Tensor) -> Tensor:
         # Made in double and rounded, so that rows with the same units on are the same point.

@@ -107,7 +107,7 @@ def drop_query(
         Picks, most flips first; the score is the number of flips.
 
     Raises:
-        InputError: ``wanted`` not a positive whole number, or a zero row when normalizing.
+        InputError: ``wanted`` or ``iterations`` no such number, or a zero row when normalizing.
 
     Source:
         Gupte, Aklilu, Nirschl & Yeung-Levy, "Revisiting Active Learning in the Era of Vision

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,8 @@ from labelwise.strategies.picks import write_whole
 
 FORMAT = "labelwise experience"
 VERSION = 1
+
+_MOST = 1e100
 
 SHIPPED = "shipped"
 """The name of the experience that comes with the package."""
@@ -57,8 +58,10 @@ class Experience:
         for arm, weight in zip(self.arms, self.weights):
             if isinstance(weight, bool) or not isinstance(weight, int | float):
                 raise InputError(f"experience: the weight of {arm} is no number: {weight!r}")
-            if not math.isfinite(weight):
-                raise InputError(f"experience: the weight of {arm} must be finite, got {weight}")
+            if not abs(weight) < _MOST:
+                raise InputError(
+                    f"experience: the weight of {arm} must be finite, below {_MOST:g} in size"
+                )
 
     def weights_for(self, arms: Sequence[str], scale: str) -> NDArray[np.float64]:
         """The weights in the order of some arms.
@@ -116,6 +119,8 @@ class Experience:
                 str(record["scale"]),
                 dict(record.get("learned", {})),
             )
+        except InputError as error:
+            raise InputError(f"{source} is a damaged experience: {error}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{source} is a damaged experience: {error!r}") from error
 
@@ -132,7 +137,7 @@ class Experience:
             raise InputError(
                 f"cannot read the experience {str(path)!r}: {error.strerror or error}"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{str(path)!r} is no experience of labelwise: {error}") from error
         return cls.from_dict(record, repr(str(path)))
 

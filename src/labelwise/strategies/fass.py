@@ -107,7 +107,9 @@ def fass(
     count = min(len(candidates), math.ceil(beta * n))
     scores = UNCERTAINTIES[uncertainty](p)
     kept = top(scores, n=count, candidates=candidates, generator=generator).rows.sort().values
-    stored = h.take(kept)
+    stored = Rows(h.take(kept), "embeddings of the uncertain rows")
+    if points == "embedding":
+        _check_directions(stored, kept)
     geometry = (
         Cosine(stored)
         if points == "embedding"
@@ -124,6 +126,16 @@ def fass(
         memory=memory,
     )
     return Chosen(kept[found.rows], found.gains)
+
+
+def _check_directions(stored: Rows, kept: Tensor) -> None:
+    """Refuse zeros by their row of the pool: kernels know only the rows that are kept."""
+    zero = (stored.tensor() == 0).all(1).cpu()
+    if bool(zero.any()):
+        raise InputError(
+            f"embeddings: row {int(kept[zero][0])} is all zeros and has no direction; leave it out "
+            'of the candidates, or compare by points="gradient"'
+        )
 
 
 def _check_options(beta: float, uncertainty: str, function: str, points: str) -> None:

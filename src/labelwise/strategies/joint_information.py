@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labelwise.errors import InputError
+from labelwise.errors import InputError, ResourceError
 from labelwise.evidence import Rows, check, rows_first
 from labelwise.kernels import Euclidean, Generator, kmeans, numpy_stream, per_row
 from labelwise.kernels.functions.base import SetFunction
@@ -68,6 +68,7 @@ class JointInformation(SetFunction):
 
     Raises:
         InputError: num_samples not a positive whole number.
+        ResourceError: num_samples so large that the labelings do not fit into memory.
 
     >>> two = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]])
     >>> function = JointInformation(two, generator=Generator(0))
@@ -100,7 +101,13 @@ class JointInformation(SetFunction):
         self._asked = self._chance, self._posterior
         # Made once, as what is changed in place: made anew they would leave holes in the heap.
         size = max(_BLOCK_NUMBERS, (num_samples + samples) * self._rows.shape[2])
-        self._scratch = torch.empty(2, size, dtype=torch.float64, device=where)
+        try:
+            self._scratch = torch.empty(2, size, dtype=torch.float64, device=where)
+        except RuntimeError as error:
+            raise ResourceError(
+                f"num_samples must be such that its labelings fit into memory, got "
+                f"{num_samples:,}, for which {16 * size / 1e9:.3g} GB are too much"
+            ) from error
         self._held = self._posterior
 
     def __len__(self) -> int:

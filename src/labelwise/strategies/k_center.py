@@ -71,8 +71,9 @@ def k_center(
         Approach", ICLR 2018: the greedy form, whose covering radius is at most twice the
         best possible. In parts: Emam et al., "Active Learning at the ImageNet Scale", 2021.
     """
-    if metric not in _METRICS:
-        raise InputError(f"metric must be known, got {metric!r}; {nearest(metric, _METRICS)}")
+    if not isinstance(metric, str) or metric not in _METRICS:
+        known = nearest(str(metric), _METRICS)
+        raise InputError(f"metric must be known, got {metric!r:.60}; {known}")
     where, rows = find_whole_engine(engine, partitions), check("embeddings", embeddings)
     with where.points(metric, rows, hold=hold_limit(memory)) as geometry:
         if partitions > 1:

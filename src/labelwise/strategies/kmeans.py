@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from labelwise.errors import InputError
 from labelwise.evidence import Rows, check
 from labelwise.kernels import Chosen, Clusters, Generator
 from labelwise.kernels.cost import kmeans_work
@@ -44,7 +45,12 @@ def kmeans(
     Returns:
         Rows, the nearest to its center first among each cluster's first picks; the score is
         minus the squared distance to the center.
+
+    Raises:
+        InputError: iterations that are no whole number >= 0.
     """
+    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
+        raise InputError(f"iterations must be a whole number >= 0, got {iterations!r}")
     points, rows = check("embeddings", embeddings), candidates.cpu()
     found = cluster(points, n, generator=generator, candidates=rows, iterations=iterations)
     return nearest_members(found, rows, len(points), n=n, generator=generator)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from labelwise.errors import InputError
 from labelwise.evidence import Rows, as_float, check
-from labelwise.kernels import Chosen, Euclidean, Generator, per_row
+from labelwise.kernels import Chosen, Generator, per_row
 from labelwise.kernels.cost import score_work
 from labelwise.strategies.pickers import Picker, pick
 from labelwise.strategies.registry import strategy
 
 _ALIKE = 1e-4
 """The share of its terms below which a squared distance is not taken from products."""
+
+_NUMBERS = 1 << 21
 
 
 def mase_scores(logits: Rows | Tensor, head_weight: Rows | Tensor) -> Tensor:
@@ -65,7 +69,11 @@ def prepare_head(logits: Rows | Tensor, head_weight: Rows | Tensor) -> tuple[Row
     weight = check("head_weight", head_weight, sizes).tensor().double().to(rows.device)
     if rows.shape[1] < 2:
         raise InputError("there is no boundary between classes: logits has one column")
-    return rows, _apart(weight - weight.mean(0)).sqrt()
+    weight = weight - weight.mean(0)
+    longest = float(weight.abs().max())
+    # In a unit of their own, or squares of very long or short ones would be no numbers.
+    unit = 2.0 ** min(1000, math.frexp(longest)[1]) if longest else 1.0
+    return rows, _apart(weight / unit).sqrt() * unit
 
 
 def _apart(weight: Tensor) -> Tensor:
@@ -75,8 +83,9 @@ def _apart(weight: Tensor) -> Tensor:
     squared = sums - 2 * weight @ weight.T
     # Of rows that are much alike a product leaves few digits: those are told from differences.
     one, other = (squared < _ALIKE * sums).triu(1).nonzero(as_tuple=True)
-    exact = Euclidean(weight, shift=False).exact(one, other)
-    squared[one, other] = squared[other, one] = exact
+    step = max(1, _NUMBERS // weight.shape[1])
+    for i, j in zip(one.split(step), other.split(step)):
+        squared[i, j] = squared[j, i] = (weight[i] - weight[j]).square_().sum(1)
     return squared.fill_diagonal_(0)
 
 

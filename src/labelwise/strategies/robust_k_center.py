@@ -76,8 +76,9 @@ def robust_k_center(
     >>> 4 in select("robust_k_center", 1, embeddings=line, labeled=[0], outliers=0).rows
     True
     """
-    if metric not in _GEOMETRIES:
-        raise InputError(f"metric must be known, got {metric!r}; {nearest(metric, _GEOMETRIES)}")
+    if not isinstance(metric, str) or metric not in _GEOMETRIES:
+        known = nearest(str(metric), _GEOMETRIES)
+        raise InputError(f"metric must be known, got {metric!r:.60}; {known}")
     geometry = _GEOMETRIES[metric](check("embeddings", embeddings), hold=hold_limit(memory))
     return farthest_first(
         geometry,

@@ -150,8 +150,7 @@ def similar(
     Returns:
         Rows in the order picked; scores are their gains. Where no candidate gains anything, now
         or after some picks, the rest is drawn at random. A private set of no points, or of classes
-        without a labeled row, leaves P empty: then the value is that without it, and a note says
-        so.
+        without a labeled row, leaves P empty: then the value is that without it. Notes say both.
 
     Raises:
         InputError: an unknown function, an empty query set, a part of a query or private set
@@ -198,8 +197,10 @@ def similar(
     found, filled = _pick(
         objective, n, inside, candidates, generator, progress, method=method, memory=memory
     )
-    if filled:
+    if filled == n:
         notes.append(f"no candidate gains anything by {function}: picks are random")
+    elif filled:
+        notes.append(f"{filled} of {n} picks gain nothing by {function}: they are random")
     return Picks(found.rows.numpy(), scores=found.gains.numpy(), notes=tuple(notes))
 
 
@@ -287,14 +288,14 @@ def _pick(
     *,
     method: Method,
     memory: int | None,
-) -> tuple[Chosen, bool]:
-    """Greedy picks in rows of the pool, and whether they are random for want of any gain."""
+) -> tuple[Chosen, int]:
+    """Greedy picks in rows of the pool, and how many are random for want of any gain."""
     places = torch.searchsorted(inside, candidates.cpu())
     stream = generator.of(inside.numpy())
     if objective.monotone and not bool(objective.gains(places).any()):
         noise = stream.child("fill").uniform(places.numpy())
         rows = candidates[torch.from_numpy(noise).argsort(stable=True)[:n]]
-        return Chosen(rows, torch.zeros(n, dtype=torch.float64)), True
+        return Chosen(rows, torch.zeros(n, dtype=torch.float64)), n
     found = greedy(
         objective,
         n,
@@ -305,4 +306,5 @@ def _pick(
         progress=told_inside(progress, inside),
         memory=memory,
     )
-    return Chosen(inside[found.rows], found.gains), False
+    nothing = objective.monotone & (found.gains.abs() <= objective.rounding)
+    return Chosen(inside[found.rows], found.gains), int(nothing.sum())

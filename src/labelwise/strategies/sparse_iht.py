@@ -108,19 +108,26 @@ class ProximalIHT:
         some &= rise > 0
         some[now.places] = True
         mu = self._exact(some.nonzero()[:, 0], slope[some])
+        if mu == 0 and not len(now.places):
+            kept = self._largest(self._bonus)  # no weight is of use: uncertainty is what is left
+            return self._support(kept, weights[kept]), self._bonus[kept]
         for _ in range(_HALVINGS):
             if mu == 0:
                 return None
             moved = (weights - mu * slope).clamp_(min=0)
             score = moved.square() / (2 * mu) + self._bonus
-            # Rounded, or the last bits of a sum would tell copies apart in place of the noise.
-            rough = score.float().double().numpy()
-            kept = torch.from_numpy(largest(rough, self._n, self._candidates, self._generator))
+            kept = self._largest(score)
             found = self._within(self._support(kept, moved[kept]))
             if found.value < now.value:
                 return found, score[kept]
             mu /= 2
         return None
+
+    def _largest(self, score: Tensor) -> Tensor:
+        """Places of the n largest, ties by noise."""
+        # Rounded, or the last bits of a sum would tell copies apart in place of the noise.
+        rough = score.float().double().numpy()
+        return torch.from_numpy(largest(rough, self._n, self._candidates, self._generator))
 
     def _exact(self, places: Tensor, slope: Tensor) -> float:
         """The step down a slope that lowers the smooth part most, if weights may turn negative."""

@@ -27,6 +27,7 @@ from labelwise.strategies.picks import Picks
 from labelwise.strategies.registry import strategy
 
 _VERSION = 1
+_ENTRIES = 1 << 22
 
 
 def class_values(counts: ArrayLike) -> NDArray[np.float64]:
@@ -86,6 +87,15 @@ def promising(
     """
     if np.ptp(values) == 0:  # every arm promises the same
         return stream.integers(len(counts), size=n)
+    step = max(1, _ENTRIES // counts.size)
+    return np.concatenate(
+        [_drawn(counts, values, min(step, n - start), stream) for start in range(0, n, step)]
+    )
+
+
+def _drawn(
+    counts: NDArray[np.float64], values: NDArray[np.float64], n: int, stream: np.random.Generator
+) -> NDArray[np.int64]:
     theta = stream.standard_gamma(counts + 1, (n, *counts.shape))
     promised: NDArray[np.float64] = theta @ values / theta.sum(2)
     return promised.argmax(1)

@@ -107,7 +107,7 @@ def u_herding(
         temperature = calibrated_temperature(some, labels)
         notes.append(f"temperature = {temperature:.4g}")
     if temperature is not None:
-        positive(temperature, "temperature")
+        temperature = positive(temperature, "temperature")
         weights = margin_scores(_tempered(predictions, temperature))
     elif not len(have):
         weights = torch.ones_like(weights)
