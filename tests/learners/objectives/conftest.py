@@ -19,6 +19,9 @@ class _Itself:
     def __call__(self, inputs):
         return inputs.float(), inputs.float()
 
+    def look(self, inputs):
+        return (*self(inputs), {})
+
 
 def _view(logits, *, rows=None, labels=(), strong=None, weak=None):
     """A `View` of rows that are their own logits; ``strong`` and ``weak`` are those of looks."""
