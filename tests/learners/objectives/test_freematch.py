@@ -32,13 +32,18 @@ def test_thresholds_by_definition(setting):
     assert overall > 0.5
 
 
-def test_clamped_thresholds(setting):
+def test_thresholds_are_clamped_after_they_are_scaled(setting):
+    """As in the authors' code: no class comes below the lowest, however rare it is."""
     objective = FreeMatch(clamp=(0.9, 0.95))
     objective.prepare(setting(4))
     assert objective.thresholds().tolist() == pytest.approx([0.9] * 4)
     objective.confidence.fill_(0.99)
-    objective.distribution.copy_(torch.tensor([0.4, 0.2, 0.2, 0.2]))
-    assert objective.thresholds().tolist() == pytest.approx([0.95, 0.475, 0.475, 0.475])
+    objective.distribution.copy_(torch.tensor([0.4, 0.37, 0.15, 0.08]))
+    expected = [0.95, 0.99 * 0.37 / 0.4, 0.9, 0.9]
+    assert objective.thresholds().tolist() == pytest.approx(expected)
+    objective.clamp = None
+    expected = [0.99 * share / 0.4 for share in (0.4, 0.37, 0.15, 0.08)]
+    assert objective.thresholds().tolist() == pytest.approx(expected)
 
 
 def test_fairness_by_definition_and_as_the_authors_code_up_to_a_constant():

@@ -35,8 +35,8 @@ class FreeMatch(FixMatch):
         decay: of the moving averages, in [0, 1). The authors' 0.999 is made for a million
             steps: after 300 a quarter of the way from 1 / C is done. For fits of some hundred
             steps give 0.99 or less.
-        clamp: lowest and highest threshold before it is scaled; the authors give SVHN
-            ``(0.9, 0.95)``. None leaves it.
+        clamp: lowest and highest threshold of any class, once it is scaled; the authors' code
+            gives SVHN ``(0.9, 0.95)``. None leaves it.
 
     Raises:
         InputError: a value out of its range; at the fit, a learner without a strong look.
@@ -79,10 +79,8 @@ class FreeMatch(FixMatch):
 
     def thresholds(self) -> Tensor:
         """(C,) the threshold of each class now."""
-        overall = self.confidence
-        if self.clamp is not None:
-            overall = overall.clamp(*self.clamp)
-        return overall * self.distribution / self.distribution.max()
+        scaled = self.confidence * self.distribution / self.distribution.max()
+        return scaled if self.clamp is None else scaled.clamp(*self.clamp)
 
     def sure(self, probs: Tensor, rows: Tensor) -> Tensor:
         """(n,) bool, by thresholds that have taken note of these rows."""
