@@ -49,11 +49,12 @@ def test_a_row_stays_more_like_itself():
     assert (others > 0).sum(0).max() == 1  # partners are drawn without replacement
 
 
-def test_pixels_are_mixed_and_tokens_refused():
-    pixels = torch.tensor([[0], [200]], dtype=torch.uint8)
+def test_pixels_are_mixed_and_stay_pixels_and_tokens_are_refused():
+    pixels = torch.tensor([[0], [203]], dtype=torch.uint8)
     partners, shares = torch.tensor([1, 0]), torch.tensor([0.25, 0.25])
     both, _ = mixed(pixels, torch.eye(2), partners, shares)
-    assert both.tolist() == [[50.0], [150.0]]
+    assert both.dtype == torch.uint8
+    assert both.tolist() == [[51], [152]]  # 50.75 and 152.25
     with pytest.raises(InputError, match=r"rows of torch\.int64 cannot be mixed"):
         mixed(pixels.long(), torch.eye(2), partners, shares)
 
@@ -61,6 +62,32 @@ def test_pixels_are_mixed_and_tokens_refused():
 def test_no_warmup_is_the_whole_weight(step):
     assert [ramp(step(n), 0.0) for n in (0, 50)] == [1.0, 1.0]
     assert [ramp(step(n), 1.0) for n in (0, 25, 99)] == [0.0, 0.25, 0.99]
+
+
+class _Levels(nn.Module):
+    """As pretrained networks take images: whole numbers are 0..255, fractions 0..1."""
+
+    def forward(self, images):
+        levels = images if images.is_floating_point() else images.float() / 255
+        assert levels.max() <= 1
+        return levels.flatten(1)
+
+
+@pytest.mark.parametrize("objective", ["mixmatch", "remixmatch:strong=1"])
+def test_networks_that_tell_pixels_from_fractions_by_type_see_mixtures_as_pixels(objective):
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (30, 3, 5, 5), generator=generator).to(torch.uint8)
+    learner = Network(
+        lambda shape, classes: nn.Sequential(_Levels(), nn.Linear(75, classes)),
+        name="levels",
+        objectives=objective,
+        looks=Looks(strong=lambda images, generator: 255 - images),
+        epochs=1,
+        min_steps=3,
+    )
+    rows = torch.arange(8)
+    model = learner.fit(Rows(pixels), rows, rows % 2, classes=2, seed=0)
+    assert torch.tensor(model.history.losses).max() < 100
 
 
 NAMES = (

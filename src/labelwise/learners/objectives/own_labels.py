@@ -67,7 +67,7 @@ class Mixer:
         self._noise = np.random.default_rng(seed)
 
     def mix(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix inputs (n, ...) and targets (n, C); float32 inputs and targets of the same shapes.
+        """Mix inputs (n, ...) and targets (n, C) to as many of the same shapes; see `mixed`.
 
         Raises:
             InputError: inputs that cannot be mixed, such as tokens.
@@ -89,7 +89,8 @@ def mixed(
         shares: (n,) in [0, 1]; the larger of it and one less it is the row's own.
 
     Returns:
-        (n, ...) float32 and (n, C).
+        (n, ...) and (n, C). Fractions give float32; pixels of uint8 stay that, rounded, because
+        networks tell levels of 0..255 from fractions of 0..1 by the type.
 
     >>> rows = torch.tensor([[0.0], [8.0]])
     >>> mixed(rows, torch.eye(2), torch.tensor([1, 0]), torch.tensor([0.25, 1.0]))
@@ -103,6 +104,8 @@ def mixed(
     own = torch.maximum(shares, 1 - shares)
     by_row = own.reshape(-1, *[1] * (inputs.ndim - 1))
     both = torch.lerp(inputs[partners].float(), inputs.float(), by_row)
+    if inputs.dtype == torch.uint8:
+        both = both.round().to(torch.uint8)
     return both, torch.lerp(targets[partners], targets, own[:, None])
 
 
