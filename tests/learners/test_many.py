@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from labelwise.errors import InputError
 from labelwise.kernels import Rows
 from labelwise.learners import MLP, CrossEntropy, Network, NetworkModel, make_learner
+from labelwise.learners import many as module
 from labelwise.learners.many import Job, fit_many, reason_apart
 from labelwise.learners.network import NetworkLearner
 from labelwise.learners.stacked_fit import cross_entropy
@@ -191,6 +192,17 @@ def squashed(shape: tuple[int, ...], classes: int) -> nn.Module:
     return nn.Sequential(nn.Linear(shape[0], 4), nn.Tanh(), nn.Linear(4, classes))
 
 
+def normed(shape: tuple[int, ...], classes: int) -> nn.Module:
+    layer = nn.utils.spectral_norm(nn.Linear(shape[0], 4))
+    return nn.Sequential(layer, nn.ReLU(), nn.Linear(4, classes))
+
+
+def doubled(shape: tuple[int, ...], classes: int) -> nn.Module:
+    network = nn.Sequential(nn.Linear(shape[0], 4), nn.ReLU(), nn.Linear(4, classes))
+    network[1].register_forward_hook(lambda layer, given, made: 2 * made)
+    return network
+
+
 class Flat(CrossEntropy):
     """Another loss by the same base."""
 
@@ -199,9 +211,12 @@ class Flat(CrossEntropy):
     ("learner", "reason"),
     [
         (make_learner("logistic"), "only networks"),
-        (mlp(objectives=[CrossEntropy(), CrossEntropy()]), "CrossEntropy . CrossEntropy"),
+        (mlp(objectives="cross_entropy+joint_entropy"), "CrossEntropy . JointEntropy"),
         (mlp(objectives=[Flat()]), "minimizes Flat"),
         (mlp(precision="bf16"), "precision is bf16"),
+        (mlp(optimizer="lars", learning_rate=0.5, weight_decay=0.01), "optimizer is lars"),
+        (Network(normed, name="normed", epochs=2), "no chain"),
+        (Network(doubled, name="doubled", epochs=2), "no chain"),
         (Network(lambda shape, classes: Twice(), name="twice", epochs=2), "no chain"),
         (Network(shared, name="shared", epochs=2), "no chain"),
         (Network(squashed, name="squashed", epochs=2), "no chain"),
@@ -230,3 +245,44 @@ def test_a_member_that_diverges_is_refused_as_alone(pool: tuple[Rows, Tensor]) -
     with pytest.raises(InputError, match=r"step \d+ of 21 with learning rate") as together:
         fit_many(learner, inputs, jobs, classes=3)
     assert str(together.value) == str(alone.value)
+
+
+def test_weights_spoiled_by_the_last_step_are_refused_as_alone(pool: tuple[Rows, Tensor]) -> None:
+    """No loss has seen them."""
+    inputs, labels = pool
+    learner = mlp(learning_rate=1e39, minibatch=64, epochs=1, min_steps=1)
+    jobs = jobs_of(labels, (41, 41))
+    with pytest.raises(InputError, match="the loss is nan at step 0 of 1") as alone:
+        lone(learner, inputs, jobs[0])
+    with pytest.raises(InputError, match="the loss is nan at step 0 of 1") as together:
+        fit_many(learner, inputs, jobs, classes=3)
+    assert str(together.value) == str(alone.value)
+
+
+def test_a_group_is_bounded_by_memory(
+    pool: tuple[Rows, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, labels = pool
+    jobs = jobs_of(labels, (41, 17, 90, 41, 5))
+    learner = mlp(dropout=0.2)
+    sizes: list[int] = []
+    real = module._together
+
+    def noted(learner: Any, inputs: Rows, jobs: Any, classes: int) -> Any:
+        sizes.append(len(jobs))
+        return real(learner, inputs, jobs, classes)
+
+    monkeypatch.setattr(module, "_together", noted)
+    numbers = 6 * 8 + 8 + 8 * 3 + 3
+    for held, expected in ((1 << 30, [5]), (2 * 20 * numbers, [2, 2, 1]), (1, [1] * 5)):
+        sizes.clear()
+        monkeypatch.setattr(module, "STACK_BYTES", held)
+        found = fit_many(learner, inputs, jobs, classes=3).models
+        assert sizes == expected
+        for model, job in zip(found, jobs, strict=True):
+            torch.testing.assert_close(
+                model.predict(inputs).probs,
+                lone(learner, inputs, job).predict(inputs).probs,
+                rtol=0,
+                atol=TOLERANCE,
+            )

@@ -23,9 +23,13 @@ from labelwise.learners.history import History
 from labelwise.learners.network import NetworkLearner, NetworkModel
 from labelwise.learners.networks import Standardize, find_head, single
 from labelwise.learners.objectives import CrossEntropy, Setting
+from labelwise.learners.parallel import Ranks
 from labelwise.learners.recipe import pick_device
 from labelwise.learners.stack import perceptron_layers
 from labelwise.learners.stacked_fit import Member, StackedFit
+
+STACK_BYTES = 1 << 30
+"""A group's weights, gradients and moments at most; more fits go as several groups."""
 
 
 class Job(NamedTuple):
@@ -91,7 +95,8 @@ def fit_many(
         inputs: (N, ...) the pool.
         jobs: of which `Learner.fit` takes each.
         classes: C.
-        group: fits in a pass at most; all of them by default.
+        group: fits in a pass at most; all of them by default. Of large networks it is as many
+            as `STACK_BYTES` hold.
 
     Raises:
         InputError: what the fits themselves would raise.
@@ -110,7 +115,7 @@ def fit_many(
     apart = reason_apart(learner, inputs.shape[1:], classes)
     if apart or not isinstance(learner, NetworkLearner):
         return Fits([job.fit(learner, inputs, classes) for job in jobs], apart)
-    size = group or max(1, len(jobs))
+    size = min(group or max(1, len(jobs)), _fitting(learner, inputs.shape[1:], classes))
     together: list[Model] = []
     for start in range(0, len(jobs), size):
         together += _together(learner, inputs, jobs[start : start + size], classes)
@@ -129,6 +134,8 @@ def reason_apart(learner: Learner, item_shape: tuple[int, ...], classes: int) ->
     names = [type(objective).__name__ for objective in learner.objectives]
     if [type(objective) for objective in learner.objectives] != [CrossEntropy]:
         return f"it minimizes {' + '.join(names)}, and only CrossEntropy goes together"
+    if learner.recipe.optimizer == "lars":
+        return "its optimizer is lars, whose steps go by the norms of one network"
     if learner.recipe.precision != "float32":
         return f"its precision is {learner.recipe.precision}, and only float32 goes together"
     if learner.looks(item_shape).weak is not None:
@@ -136,6 +143,14 @@ def reason_apart(learner: Learner, item_shape: tuple[int, ...], classes: int) ->
     if perceptron_layers(learner.empty(item_shape, classes)) is None:
         return "its network is no chain of Linear, ReLU and dropout"
     return ""
+
+
+def _fitting(learner: NetworkLearner, item_shape: tuple[int, ...], classes: int) -> int:
+    """How many networks of this learner `STACK_BYTES` hold while they are trained."""
+    network = learner.empty(item_shape, classes)
+    numbers = sum(parameter.numel() for parameter in network.parameters())
+    copies = 5 + (learner.recipe.average is not None)  # its own, stacked, gradient, two moments
+    return max(1, STACK_BYTES // (4 * copies * numbers))
 
 
 def _together(
@@ -169,6 +184,9 @@ def _together(
         terms[0].smoothing,
         recipe,
     ).run()
+    ranks = Ranks.here()  # each has fitted all of them, on a machine that may round differently
+    for network in networks:
+        ranks.follow(network)
     seconds = (time.perf_counter() - start) / len(jobs)
     return [
         learner.wrap(

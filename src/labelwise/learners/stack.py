@@ -38,6 +38,8 @@ def perceptron_layers(network: nn.Module) -> tuple[list[nn.Module], list[nn.Modu
     if not all(isinstance(layer, _FIRST) for layer in first):
         return None
     parameters = [p for layer in layers for p in layer.parameters()]
+    if any(_hooked(layer) for layer in (network, *chain)):
+        return None  # what a hook does, such as to normalize a weight, would be left out
     if len({id(layer) for layer in chain}) < len(chain):
         return None  # one layer twice
     if len({id(p) for p in parameters}) < len(parameters):
@@ -60,6 +62,11 @@ def _chain(network: nn.Module) -> list[nn.Module] | None:
             return None
         chain += [layer for layer in inner if not isinstance(layer, _IDLE)]
     return chain
+
+
+def _hooked(layer: nn.Module) -> bool:
+    """Whether a call of a layer does more than its class says."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
 
 
 def _parameters(layer: nn.Module) -> list[Tensor]:

@@ -217,6 +217,7 @@ class StackedFit:
                 over.append(i)
         self.right[ended] = 0
         for i in over:
+            self._refuse_spoiled(i, number)
             final = self.live[i].weights or [w[i] for w in self._kept_weights()]
             self.stack.copy_to(final, self.live[i].layers)
         if over:
@@ -228,6 +229,11 @@ class StackedFit:
             at = int(wrong[0, 0])
             raise diverged(float(losses[at]), first + at, member.total, self.recipe)
         member.losses.append(float(losses.mean()))
+
+    def _refuse_spoiled(self, i: int, number: int) -> None:
+        """A last step may leave weights that no loss has seen yet."""
+        if not all(bool(weight[i].isfinite().all()) for weight in self.stack.weights):
+            raise diverged(float("nan"), number - 1, self.live[i].total, self.recipe)
 
     def _look(self, i: int, score: tuple[float, float] | None) -> bool:
         """Note a validation after an epoch; whether patience is at an end. See `Validation`."""
