@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,30 @@ from torch import Tensor, nn
 
 from labelwise._version import __version__
 from labelwise.errors import DataError, InputError, ResourceError
-from labelwise.learners.mlp import MLP
+from labelwise.learners.backbones import file_stamp
+from labelwise.learners.checkpoint import difference
 from labelwise.learners.network import NetworkLearner, NetworkModel
 from labelwise.learners.networks import find_head
-from labelwise.learners.objectives import Objective, Setting, make_objective
+from labelwise.learners.objectives import Objective, Setting, list_objectives, make_objective
 from labelwise.learners.recipe import Recipe
-from labelwise.learners.resnet import ResNet18
+from labelwise.learners.registry import list_learners, make_learner
 
 FORMAT = 1
 _OBJECTIVE = "labelwise.objectives."
 """What names of objectives' tensors begin with, and no module's."""
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
+
+_NO_OPTIONS = (
+    "name",
+    "recipe",
+    "objectives",
+    "widths",
+    "weights",
+    "source_centers",
+    "source_layers",
+)
+"""What a signature has besides options of its learner, or as hashes of what is not needed here."""
 
 
 def save_model(model: NetworkModel, folder: Path | str) -> Path:
@@ -35,8 +47,9 @@ def save_model(model: NetworkModel, folder: Path | str) -> Path:
     Both files are written aside and moved into place, the card last.
 
     Args:
-        model: a fitted `MLP`, `ResNet18` or `Network`. (A linear head is refitted from its
-            recipe, seed and label ids in less time than it takes to load.)
+        model: a fitted network: of `MLP`, `ResNet18`, `Fused`, `Finetune` or `Network`. (A linear
+            head is refitted from its recipe, seed and label ids in less time than it takes to
+            load; of an ensemble, save its members.)
         folder: made when absent.
 
     Returns:
@@ -51,7 +64,10 @@ def save_model(model: NetworkModel, folder: Path | str) -> Path:
             f"model must be a fitted network to be saved, got {type(model).__name__}; keep its "
             "learner, seed and labeled ids, and fit it again"
         )
-    history = model.history
+    history = None
+    if model.history is not None:
+        losses = dict(model.history.player_losses)
+        history = model.history._replace(player_losses=losses)._asdict()
     card = {
         "format": FORMAT,
         "labelwise": __version__,
@@ -59,17 +75,22 @@ def save_model(model: NetworkModel, folder: Path | str) -> Path:
         "learner": model.signature,
         "classes": model.classes,
         "item_shape": list(model.item_shape),
-        "history": None if history is None else history._asdict(),
+        "history": history,
     }
-    tensors = {name: value.contiguous() for name, value in model.network.state_dict().items()}
+    held = dict(model.network.state_dict())
     for place, objective in enumerate(model.objectives):
         for name, value in objective.state_dict().items():
-            tensors[f"{_OBJECTIVE}{place}.{name}"] = value.contiguous()
+            held[f"{_OBJECTIVE}{place}.{name}"] = value
+    # Copies: weights that two layers share are each their own in the file.
+    tensors = {
+        name: value.clone(memory_format=torch.contiguous_format) for name, value in held.items()
+    }
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
         aside = target / f".{WEIGHTS}"
         save_file(tensors, aside)
+        card["weights"] = file_stamp(str(aside))
         aside.replace(target / WEIGHTS)
         aside = target / f".{CARD}"
         aside.write_text(json.dumps(card, indent=1), encoding="utf-8")
@@ -87,7 +108,7 @@ def load_model(
     Args:
         folder: where it is.
         learner: the learner that made it; needed for a `Network`, whose factory is code and
-            is not saved.
+            is not saved, for objectives of your own, and for the source centers of a `Finetune`.
         device: where to put it; None takes CUDA where there is one.
 
     Raises:
@@ -99,13 +120,19 @@ def load_model(
     made = card["learner"]
     if learner is None:
         learner = _learner(made)
-    elif learner.signature() != made:
-        raise InputError(
-            f"learner must be the one that made {str(source)!r}, {json.dumps(made)}, "
-            f"got {json.dumps(learner.signature())}"
-        )
+    else:
+        here = json.loads(json.dumps(learner.signature()))
+        if here != made:
+            raise InputError(
+                f"learner must be the one that made {str(source)!r}: {difference(made, here)}"
+            )
     shape, classes = tuple(card["item_shape"]), int(card["classes"])
     network = learner.empty(shape, classes)
+    if card.get("weights", stamp := file_stamp(str(source / WEIGHTS))) != stamp:
+        raise DataError(
+            f"the weights in {str(source)!r} are not those of its {CARD}: it was not written to "
+            "the end, save the model again"
+        )
     try:
         tensors = load_file(source / WEIGHTS)
         objectives = _objectives(learner, network, shape, classes, tensors)
@@ -113,14 +140,11 @@ def load_model(
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"the weights in {str(source)!r} cannot be loaded: {reason}") from error
-    return NetworkModel(
-        network,
-        classes=classes,
-        recipe=Recipe(**{**made["recipe"], "device": device}),
-        item_shape=shape,
-        signature=made,
-        objectives=objectives,
-    )
+    placed = copy.copy(learner)
+    placed.recipe = replace(learner.recipe, device=device)
+    model = placed.wrap(network, shape, classes, None, objectives)
+    model.signature = made  # that of what was fitted: weights it began from have gone into it
+    return model
 
 
 def _objectives(
@@ -161,21 +185,23 @@ def _read_card(source: Path) -> dict[str, Any]:
 
 
 def _learner(made: dict[str, Any]) -> NetworkLearner:
-    """The learner of a signature, as far as the network's shape goes."""
+    """The learner of a signature, as far as the network's shape goes.
+
+    Raises:
+        InputError: it, or one of its objectives, is code of the user's.
+    """
+    name = made["name"]
+    ours = list_learners()
+    foreign = [each["name"] for each in made["objectives"] if each["name"] not in list_objectives()]
+    if foreign or (name not in ours and f"{name.partition(':')[0]}:<...>" not in ours):
+        whose = f"objective {foreign[0]!r} of the model" if foreign else f"model {name!r}"
+        raise InputError(
+            f"{whose} was made by code of yours: give load_model(..., learner=...) the learner"
+        )
     recipe = {field.name for field in fields(Recipe)} & set(made["recipe"])
     options = {name: made["recipe"][name] for name in sorted(recipe)}
     options["objectives"] = [make_objective(**objective) for objective in made["objectives"]]
-    if made["name"] == MLP.name:
-        return MLP(**_own(made, "hidden", "dropout", "corruption"), **options)
-    if made["name"] == ResNet18.name:
-        own = _own(made, "width", "pad", "flip", "strong", "distorted")
-        return ResNet18(**own, **options)
-    raise InputError(
-        f"model {made['name']!r} was made by code of yours: give load_model(..., learner=...) "
-        "the learner"
-    )
-
-
-def _own(made: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Those options of a learner's own that its signature tells."""
-    return {name: made[name] for name in names if name in made}
+    own = {option: value for option, value in made.items() if option not in _NO_OPTIONS}
+    learner = make_learner(name, **own, **options)
+    assert isinstance(learner, NetworkLearner)  # others are not saved
+    return learner
