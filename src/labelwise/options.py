@@ -25,3 +25,16 @@ def parse_value(text: str) -> Option:
         if math.isfinite(number):  # JSON has no other, so a plan could not hold it
             return number
     return text
+
+
+def parse_values(text: str) -> Option | tuple[int | float, ...]:
+    """As `parse_value`, and numbers with commas between as a tuple.
+
+    >>> parse_values("128,64"), parse_values("1,2.5"), parse_values("conv1,layer1")
+    ((128, 64), (1, 2.5), 'conv1,layer1')
+    """
+    several = [parse_value(part) for part in text.split(",")]
+    numbers = [part for part in several if type(part) in (int, float)]
+    if len(several) > 1 and len(numbers) == len(several):
+        return tuple(part for part in several if isinstance(part, int | float))
+    return parse_value(text)

@@ -7,7 +7,6 @@ differ in anything but machine and time never share a table.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from labelwise._version import __version__
 from labelwise.benchmark.journal import JOURNAL, write_atomically
 from labelwise.errors import InputError, ResultsError
+from labelwise.options import Option, parse_value
 
 FORMAT = 1
 """Layout of the results folder; raised when an older folder can no longer be read."""
-
-Option = bool | int | float | str | None
 
 
 class _Record(BaseModel):
@@ -88,6 +86,7 @@ class Plan(_Record):
         primary: the endpoint whose tests are corrected together, declared beforehand.
         ood: classes that are out of distribution, together the last of the data's classes.
         together: fits that go as one group at most, see `simulate`; None fits one after another.
+        evidence: a checksum of what is known of the items beforehand, by name.
     """
 
     format: int = FORMAT
@@ -107,6 +106,7 @@ class Plan(_Record):
     primary: Literal["area", "final"] = "area"
     ood: list[str] = Field(default_factory=list)
     together: int | None = None
+    evidence: dict[str, str] = Field(default_factory=dict)
 
     def check(self) -> Plan:
         """Refuse a plan that cannot be carried out, before anything runs; returns itself.
@@ -276,7 +276,7 @@ def parse_strategy(text: str) -> StrategyEntry:
             raise InputError(f"option {part!r} of {text!r} must be written name=value")
         if key in options:
             raise InputError(f"option {key!r} of {text!r} is given twice")
-        options[key] = _value(value)
+        options[key] = parse_value(value)
     return StrategyEntry(name=name, options=options)
 
 
@@ -319,17 +319,3 @@ def _short(value: Any) -> str:
 
 def _text(value: Option) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-
-def _value(text: str) -> Option:
-    words: dict[str, Option] = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    for kind in (int, float):
-        try:
-            number = kind(text)
-        except ValueError:
-            continue
-        if math.isfinite(number):  # JSON has no other, so a plan could not hold it
-            return number
-    return text

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from labelwise.errors import InputError
+from labelwise.options import parse_values
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
@@ -30,15 +31,18 @@ def parse_size(text: str | None) -> int | None:
     return int(float(found[1]) * (_UNITS | _BINARY)[(found[2] or "").upper()])
 
 
-def parse_pairs(pairs: Iterable[str], flag: str) -> dict[str, Any]:
+def parse_pairs(
+    pairs: Iterable[str], flag: str, parse: Callable[[str], Any] = parse_values
+) -> dict[str, Any]:
     """Options written ``name=value``, with values as what they look like.
 
-    ``true``, ``false``, ``none``, whole numbers and numbers are read as such, whole numbers with
-    commas between as a tuple, everything else is text.
+    ``true``, ``false``, ``none`` and finite numbers are read as such, numbers with commas between
+    as a tuple, everything else is text.
 
     Args:
         pairs: as written.
         flag: the command-line option they came with, for messages.
+        parse: makes a value of text, by default as above.
 
     Raises:
         InputError: no ``=``, or a name given twice.
@@ -54,24 +58,8 @@ def parse_pairs(pairs: Iterable[str], flag: str) -> dict[str, Any]:
             raise InputError(f"{flag} must be written name=value, got {pair!r}")
         if name in found:
             raise InputError(f"{flag} {name} is given twice")
-        found[name] = _value(value.strip())
+        found[name] = parse(value.strip())
     return found
-
-
-def _value(text: str) -> Any:
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    for kind in (int, float, _whole_numbers):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _whole_numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
 
 
 def set_threads(threads: int | None) -> None:
