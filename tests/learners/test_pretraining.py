@@ -1,15 +1,21 @@
 """Self-supervised pretraining: what it leaves behind, how it goes on, and the encoder it makes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
 from labelwise.errors import DataError, InputError, ResultsError
 from labelwise.learners import (
+    MLP,
+    Looks,
+    Network,
+    Objective,
     Recipe,
     StreamingEncoder,
     encode_data,
@@ -18,6 +24,7 @@ from labelwise.learners import (
     pretrain,
 )
 from labelwise.learners.diagnostics import effective_rank, knn_accuracy, spread
+from labelwise.learners.pretrained import Pretrained
 from labelwise.learners.recipe import make_optimizer
 from labelwise.pools import ArrayPool, Data, ImagePool, PixelImages
 
@@ -108,6 +115,47 @@ def test_broken_off_it_goes_on_to_the_same_weights(tmp_path):
     for line in whole + broken:
         del line["seconds"]
     assert whole == broken
+
+
+SPOILED_FROM = [0]  # outside of what is restored
+
+
+class Spoiled(Objective):
+    """Not finite from a step on."""
+
+    def forward(self, unlabeled, step):
+        loss = unlabeled.embeddings.square().mean()
+        return loss * (float("nan") if step.number >= SPOILED_FROM[0] else 1.0)
+
+    def signature(self):
+        return {"name": "spoiled"}
+
+
+def test_a_loss_that_diverges_leaves_the_last_good_checkpoint(tmp_path):
+    options = {"method": Spoiled(), "epochs": 6, **OPTIONS}
+    SPOILED_FROM[:] = [17]
+    said = r"the loss is nan at step 17 of 30 with learning rate [\d.e-]+: lower learning_rate"
+    with pytest.raises(InputError, match=said) as ended:
+        pretrain(blobs(), tmp_path / "broken", **options)
+    assert "\n" not in str(ended.value)
+    assert len(lines(tmp_path / "broken")) == 3
+    state = tmp_path / "broken" / "checkpoint"
+    assert json.loads((state / "checkpoint.json").read_text())["epoch"] == 2
+    (kept,) = state.glob("*.safetensors")
+    assert all(bool(each.isfinite().all()) for each in load_file(kept).values())
+    with pytest.raises(DataError, match="is not finished"):
+        make_encoder(f"pretrained:{tmp_path / 'broken'}")
+    # It is good: from it the pretraining goes on to where it would have come.
+    SPOILED_FROM[:] = [99]
+    pretrain(blobs(), tmp_path / "broken", **options)
+    pretrain(blobs(), tmp_path / "whole", **options)
+    assert tensors(tmp_path / "broken") == tensors(tmp_path / "whole")
+
+
+def test_epochs_are_those_asked_for_whatever_the_learner_trains_by_itself(tmp_path):
+    learner = MLP(hidden=12, min_steps=300, unlabeled_minibatch=50)
+    done = pretrain(blobs(), tmp_path, method=METHOD, network=learner, epochs=2)
+    assert (done.epochs, done.steps) == (2, 6)
 
 
 def test_another_pretraining_is_refused(tmp_path):
@@ -257,3 +305,31 @@ def test_lars_is_its_definition():
         weight, bias = weight - 0.5 * kept[0], bias - 0.5 * kept[1]
         torch.testing.assert_close(layer.weight, weight, rtol=1e-6, atol=1e-9)
         torch.testing.assert_close(layer.bias, bias, rtol=1e-6, atol=1e-9)
+
+
+def test_an_encoder_whose_folder_was_pretrained_anew_is_refused(tmp_path):
+    folder = tmp_path / "out"
+    pretrain(blobs(), folder, method=METHOD, epochs=1, **OPTIONS)
+    encoder = make_encoder(f"pretrained:{folder}")
+    known = encoder.signature()
+    shutil.rmtree(folder)
+    pretrain(blobs(), folder, method=METHOD, epochs=1, seed=1, **OPTIONS)
+    with pytest.raises(DataError, match="was pretrained anew since this encoder was made"):
+        encode_data(blobs(), encoder, seed=0, cache=tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+    anew = make_encoder(f"pretrained:{folder}")
+    assert anew.signature() != known
+    encode_data(blobs(), anew, seed=0, cache=tmp_path / "cache")
+
+
+def test_a_network_of_the_users_is_an_encoder_too(tmp_path):
+    def factory(shape, classes):
+        return nn.Sequential(nn.Linear(shape[0], 9), nn.ReLU(), nn.Linear(9, classes))
+
+    jitter = Looks(distorted=lambda x, g: x + 0.1 * torch.randn(x.shape, generator=g))
+    learner = Network(factory, name="mine", looks=jitter, unlabeled_minibatch=32, min_steps=0)
+    pretrain(blobs(), tmp_path, method=METHOD, network=learner, epochs=1)
+    with pytest.raises(InputError, match=r"give load_model\(\.\.\., learner=\.\.\.\)"):
+        encode_data(blobs(), make_encoder(f"pretrained:{tmp_path}"), seed=0)
+    encoder = Pretrained(str(tmp_path), learner=learner)
+    assert encode_data(blobs(), encoder, seed=0).pool.shape == (150, 9)

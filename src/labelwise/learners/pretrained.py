@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from labelwise.errors import DataError, InputError
 from labelwise.kernels import Rows
 from labelwise.learners.base import Progress
-from labelwise.learners.network import NetworkModel
+from labelwise.learners.network import NetworkLearner, NetworkModel
 from labelwise.learners.pretraining import PRETRAINING
 from labelwise.learners.pretraining_recipes import BASES, base_encoder
 from labelwise.learners.saving import WEIGHTS, load_model
@@ -30,30 +31,41 @@ class Pretrained:
     Args:
         folder: what `pretrain` was given as ``out``.
         normalize: whether embeddings have norm 1, as for the neighbors that measured them.
+        learner: the network's learner, where it was pretrained by one of your own; see
+            `load_model`.
         device: None takes CUDA where there is one.
 
     Raises:
-        DataError: no finished pretraining there.
+        DataError: no finished pretraining there; at `fit`, another one than when this was made.
         InputError: at `fit`, a pool of another kind or of items of another shape; another table,
             whose columns mean something else.
     """
 
-    def __init__(self, folder: str, *, normalize: bool = True, device: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: str,
+        *,
+        normalize: bool = True,
+        learner: NetworkLearner | None = None,
+        device: str | None = None,
+    ) -> None:
         self.name = f"pretrained:{folder}"
         self.folder = Path(folder)
         self.normalize = normalize
         self.device = device
+        self._learner = copy.copy(learner)
+        if self._learner is not None:
+            self._learner.objectives = ()  # the network is kept without its objective
         try:
             card = json.loads((self.folder / PRETRAINING).read_text(encoding="utf-8"))
             self._made_by, done = card["made_by"], "result" in card
-            content = (self.folder / WEIGHTS).read_bytes() if done else b""
+            self._weights = _stamp(self.folder) if done else ""
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder!r} holds no pretraining: {error}") from error
         if not done:
             raise DataError(
                 f"the pretraining in {folder!r} is not finished: run the same pretrain again"
             )
-        self._weights = hashlib.blake2b(content, digest_size=16).hexdigest()
         kinds = {encoder: kind for kind, (encoder, _) in BASES.items()}
         self._kind = kinds[self._made_by["encoder"]["name"]]
         self._model: NetworkModel | None = None
@@ -82,7 +94,13 @@ class Pretrained:
             )
         self._base = base_encoder(self._kind, self._made_by["encoder"].get("size"))
         self._base.fit(pool, seed=seed)
-        self._model = load_model(self.folder, device=self.device)
+        model = load_model(self.folder, learner=self._learner, device=self.device)
+        if _stamp(self.folder) != self._weights:
+            raise DataError(
+                f"{str(self.folder)!r} was pretrained anew since this encoder was made: make the "
+                "encoder again"
+            )
+        self._model = model
         return self
 
     def item_shape(self) -> tuple[int, ...]:
@@ -129,3 +147,8 @@ class Pretrained:
         if self._model is None:
             raise InputError(f"the {self.name} encoder is not fitted; call fit(pool, seed=0) first")
         return self._model
+
+
+def _stamp(folder: Path) -> str:
+    """A checksum of the weights in a folder."""
+    return hashlib.blake2b((folder / WEIGHTS).read_bytes(), digest_size=16).hexdigest()
