@@ -275,14 +275,24 @@ def test_who_comes_second_leaves_the_first_in_place(tmp_path):
 def test_what_a_killed_process_left_is_deleted_when_old(tmp_path):
     name = encode_data(data(), Squares(), seed=0, cache=tmp_path).cache_path.name
     (tmp_path / name / "pool.npy").unlink()
-    old, young = tmp_path / f".{name}-old", tmp_path / f".{name}-young"
-    for left in (old, young):
+    old, young, busy = (tmp_path / f".{name}-{age}" for age in ("old", "young", "busy"))
+    for left in (old, young, busy):
         left.mkdir()
         (left / "pool.npy").write_bytes(b"half")
     long_ago = time.time() - 2 * module.STALE_SECONDS
-    os.utime(old, (long_ago, long_ago))
+    os.utime(old / "pool.npy", (long_ago, long_ago))
+    for folder in (old, busy):  # a long encoding writes to its file, which leaves the folder's time
+        os.utime(folder, (long_ago, long_ago))
     check(encode_data(data(), Squares(), seed=0, cache=tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} == {name, young.name}
+    assert {path.name for path in tmp_path.iterdir()} == {name, young.name, busy.name}
+
+
+def test_a_long_name_is_no_trouble(tmp_path):
+    encoder = Squares()
+    encoder.name = "concat:" + "+".join(f"pretrained:/some/where/{i}" for i in range(20))
+    encoded = encode_data(data(), encoder, seed=0, cache=tmp_path)
+    check(encoded)
+    assert encoded.cache_path.name.startswith("concat-pretrained--some-where-0")
 
 
 def test_an_array_pool_is_not_copied(tmp_path):

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Changes when files of an older version must not be read."""
 
+LABEL = 80
+"""Letters of an encoder's name that its folder begins with, for people; systems bound names."""
+
 CHUNK = 16 << 20
 """Bytes that are read at once to check a file."""
 
@@ -89,7 +92,7 @@ def encode_data(
         return Encoded(arrays["pool"], arrays.get("test"), time.perf_counter() - start, None)
     recipe = _recipe(pools, encoder, seed)
     digest = hashlib.blake2b(json.dumps(recipe, sort_keys=True).encode(), digest_size=16)
-    label = "".join(letter if letter.isalnum() else "-" for letter in encoder.name)
+    label = "".join(letter if letter.isalnum() else "-" for letter in encoder.name[:LABEL])
     folder = Path(cache) / f"{label}-{digest.hexdigest()}"
     if not _is_whole(folder, pools):
         try:
@@ -158,7 +161,7 @@ def _write(
     """Write an encoding aside, then move it into place as a whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f".{folder.name}-*"):
-        if time.time() - left.stat().st_mtime > STALE_SECONDS:
+        if _idle_seconds(left) > STALE_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     mapped: dict[str, NDArray[Any]] = {}
@@ -185,6 +188,14 @@ def _write(
         _move(aside, folder, pools)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _idle_seconds(folder: Path) -> float:
+    """Seconds since anything was written to a folder; a long encoding writes to one file."""
+    try:
+        return time.time() - max(each.stat().st_mtime for each in (folder, *folder.iterdir()))
+    except FileNotFoundError:
+        return 0.0  # another process has just moved or deleted it
 
 
 def _move(aside: Path, folder: Path, names: Iterable[str]) -> None:
