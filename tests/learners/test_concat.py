@@ -95,3 +95,17 @@ def test_concat_refuses_what_it_cannot_join():
         make_encoder("concat:pixls+patches")
     with pytest.raises(InputError, match="not fitted"):
         make_encoder("concat:pixels+patches").encode(image_pool())
+
+
+def test_parts_of_half_precision_are_scaled_in_full():
+    class Half(Times):
+        def encode(self, pool, *, out=None, progress=None):
+            return super().encode(pool).half()
+
+    pool = ArrayPool(np.random.default_rng(0).normal(3, 2, (50, 4)).astype(np.float32))
+    encoder = make_encoder("concat:identity+identity")
+    encoder.encoders[1] = Half(1000)
+    found = encoder.fit(pool, seed=0).encode(pool)[:, 4:]
+    half = (1000 * pool.array().tensor()).half().double().numpy()
+    size = np.sqrt(((half - half.mean(0)) ** 2).sum(1).mean())
+    np.testing.assert_allclose(found, half / size, rtol=1e-6)

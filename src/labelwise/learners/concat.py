@@ -103,7 +103,8 @@ class Concat:
             found = Rows(encoder.encode(pool, progress=report))
             for first, block in found.blocks():
                 part = _flat(block)
-                out[first : first + len(part), start : start + width] = part * self._scales[place]
+                scaled = part.astype(np.float64) * self._scales[place]  # some parts are float16
+                out[first : first + len(part), start : start + width] = scaled
             start += width
         return out
 
