@@ -55,6 +55,21 @@ def test_a_layer_without_a_rule_is_refused():
         initialize(nn.Sequential(nn.Embedding(3, 2)), torch.Generator())
 
 
+def test_a_dropout_that_stands_in_several_places_is_ours_in_all_of_them():
+    drop = nn.Dropout(0.5)
+    network = nn.Sequential(
+        nn.Linear(5, 8), drop, nn.Linear(8, 4), drop, nn.Sequential(drop, nn.Linear(4, 3))
+    )
+    network.again = drop
+    adopt_dropout(network)
+    assert [type(each) for each in network.modules()].count(nn.Dropout) == 0
+    assert network[1] is network[3] is network[4][0] is network.again
+    model, inputs = fitted(Network(lambda shape, classes: network, name="shared", epochs=2))
+    draws = model.draws(inputs, samples=3, seed=0)
+    assert (draws[0] - draws[1]).abs().max() > 0.01
+    assert torch.equal(draws, model.draws(inputs, samples=3, seed=0))
+
+
 def test_dropout_keeps_the_mean_and_its_generator():
     layer = Dropout(0.25)
     layer.generator = torch.Generator().manual_seed(0)

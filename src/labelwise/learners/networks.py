@@ -44,7 +44,7 @@ class Dropout(nn.Module):
             raise InputError(f"dropout must be in [0, 1), got {p}")
         self.p = p
         self.generator: torch.Generator | None = None
-        self.masks: dict[int, Tensor] | None = None
+        self.masks: dict[tuple[int, ...], Tensor] | None = None
         self.draw = (0, 0, 0)
 
     def extra_repr(self) -> str:
@@ -66,11 +66,12 @@ class Dropout(nn.Module):
     def _mask(self, x: Tensor) -> Tensor:
         seed, layer, sample = self.draw
         assert self.masks is not None
-        if sample not in self.masks:
+        key = (sample, *x.shape[1:])  # a layer may be called in several places of a network
+        if key not in self.masks:
             stream = torch_stream(seed, "draws", sample, layer)
             kept = torch.empty(x.shape[1:]).bernoulli_(1 - self.p, generator=stream)
-            self.masks[sample] = kept.div_(1 - self.p).to(x)
-        return self.masks[sample]
+            self.masks[key] = kept.div_(1 - self.p).to(x)
+        return self.masks[key]
 
 
 def dropouts(network: nn.Module) -> list[Dropout]:
@@ -79,12 +80,21 @@ def dropouts(network: nn.Module) -> list[Dropout]:
 
 
 def adopt_dropout(network: nn.Module) -> nn.Module:
-    """Replace every ``torch.nn.Dropout`` inside a network with a `Dropout` of the same rate."""
-    if type(network) is nn.Dropout:
-        return Dropout(network.p)
-    for name, child in network.named_children():
-        setattr(network, name, adopt_dropout(child))
-    return network
+    """Replace every ``torch.nn.Dropout`` inside a network with a `Dropout` of the same rate.
+
+    One that stands in several places is one in all of them.
+    """
+    made: dict[nn.Module, nn.Module] = {}
+
+    def adopt(module: nn.Module) -> nn.Module:
+        if module not in made:
+            made[module] = Dropout(module.p) if type(module) is nn.Dropout else module
+            for name, child in module._modules.items():
+                if child is not None:
+                    setattr(module, name, adopt(child))
+        return made[module]
+
+    return adopt(network)
 
 
 @contextlib.contextmanager
