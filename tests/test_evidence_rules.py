@@ -1,5 +1,8 @@
 """Every known evidence is checked once, in blocks, and a bad one names its row."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -160,3 +163,11 @@ def test_every_rule_says_what_it_is_about():
     for name, rule in RULES.items():
         assert rule.meaning, name
         assert rule.shape.startswith("("), name
+
+
+def test_the_page_on_evidence_has_every_name_and_no_other():
+    page = (Path(__file__).parents[1] / "docs" / "evidence.md").read_text(encoding="utf-8")
+    table = page.partition("## Names")[2].partition("## Providers")[0]
+    first = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    named = [name for cell in first for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(named) == sorted(RULES)
