@@ -12,6 +12,7 @@ from torch import Tensor
 from labelwise.errors import InputError
 from labelwise.kernels import Rows, derive, numpy_stream
 from labelwise.learners.base import Learner, Model, Outputs, check_fit
+from labelwise.learners.many import Job, fit_many
 from labelwise.learners.recipe import validation_split
 from labelwise.learners.registry import make_learner
 
@@ -20,7 +21,8 @@ class Ensemble:
     """Several fits of one learner, each from a seed of its own; together they predict the mean.
 
     Member m is the fit that the learner makes alone of the seed ``derive(seed, "member", m)``:
-    other initial weights, another order, other augmentations, the same labels.
+    other initial weights, another order, other augmentations, the same labels. Small networks are
+    fitted together, see `fit_many`, which rounds differently.
 
     Args:
         learner: a learner, or its name, which ``ensemble:<name>`` gives.
@@ -79,21 +81,12 @@ class Ensemble:
         """
         check_fit(inputs, rows, labels, classes)
         apart = 1 - self.share if int(labels.bincount().max()) > 1 else 0.0
-        models = []
+        jobs = []
         for number in range(self.members):
             own = derive(seed, "member", number)
             kept, _ = validation_split(labels, apart, derive(own, "share"))
-            models.append(
-                self.learner.fit(
-                    inputs,
-                    rows[kept],
-                    labels[kept],
-                    classes=classes,
-                    seed=own,
-                    unlabeled=unlabeled,
-                )
-            )
-        return EnsembleModel(models)
+            jobs.append(Job(rows[kept], labels[kept], own, unlabeled))
+        return EnsembleModel(fit_many(self.learner, inputs, jobs, classes=classes).models)
 
 
 class EnsembleModel:

@@ -41,10 +41,10 @@ class Curvature(NamedTuple):
     other curvature.)
 
     Attributes:
-        values: eigenvalues, (C, P) float64 >= 0.
-        left: (C, C) and right: (P, P), whose columns' outer products are the eigenvectors of the
-            Kronecker-factored Hessian; left is None for the full one, whose eigenvectors are the
-            columns of right, (C P, C P).
+        values: eigenvalues, (C, R) float64 >= 0; R = min(L, P) for L rows, and all others are 0.
+        left: (C, C) and right: (P, R), whose columns' outer products are the eigenvectors of the
+            Kronecker-factored Hessian; left is None for the full one, where R = P and the
+            eigenvectors are the columns of right, (C P, C P).
     """
 
     values: Tensor
@@ -53,11 +53,17 @@ class Curvature(NamedTuple):
 
     def spread(self, noise: Tensor, precision: float) -> Tensor:
         """White noise (..., C, P) turned into noise of covariance (Hessian + precision I)^-1."""
-        scaled = noise / (self.values + precision).sqrt()
+        scales = (self.values + precision).rsqrt()
         if self.left is None:
-            flat = scaled.flatten(-2) @ self.right.T
+            flat = (noise * scales).flatten(-2) @ self.right.T
             return flat.reshape(noise.shape)
-        return self.left @ scaled @ self.right.T
+        if len(self.right) == self.right.shape[1]:
+            return self.left @ (noise * scales) @ self.right.T
+        # Where no row has features, the posterior is the prior.
+        prior = precision**-0.5
+        return self.left @ (
+            noise * prior + ((noise @ self.right) * (scales - prior)) @ self.right.T
+        )
 
 
 def head_curvature(probs: Tensor, features: Tensor, covariance: Covariance) -> Curvature:
@@ -83,9 +89,8 @@ def head_curvature(probs: Tensor, features: Tensor, covariance: Covariance) -> C
     width = features.shape[1]
     if covariance == "kron":
         left = (torch.diag(probs.sum(0)) - probs.T @ probs) / count
-        right = features.T @ features
         by_class, left = torch.linalg.eigh(left)
-        by_feature, right = torch.linalg.eigh(right)
+        by_feature, right = _squares(features)
         values = by_class.clamp(min=0)[:, None] * by_feature.clamp(min=0)
         return Curvature(values, left, right)
     if classes * width > FULL_LIMIT:
@@ -105,6 +110,19 @@ def head_curvature(probs: Tensor, features: Tensor, covariance: Covariance) -> C
     return Curvature(values.clamp(min=0).reshape(classes, width), None, vectors)
 
 
+def _squares(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (R,) and eigenvectors (P, R) of ``F' F`` for (L, P) features, R = min(L, P).
+
+    Few rows of wide features take L^2 P operations and not P^3.
+    """
+    if len(features) >= features.shape[1]:
+        found = torch.linalg.eigh(features.T @ features)
+        return found.eigenvalues, found.eigenvectors
+    basis, inside = torch.linalg.qr(features.T)
+    values, vectors = torch.linalg.eigh(inside @ inside.T)
+    return values, basis @ vectors
+
+
 def likeliest_precision(weights: Tensor, curvature: Curvature) -> float:
     """The prior precision with the largest Laplace approximation of the marginal likelihood.
 
@@ -120,8 +138,10 @@ def likeliest_precision(weights: Tensor, curvature: Curvature) -> float:
     """
     best, found = -math.inf, 1.0
     size = float(weights.square().sum())
+    zeros = weights.numel() - curvature.values.numel()
     for precision in PRECISIONS.tolist():
         determinant = float((curvature.values + precision).log().sum())
+        determinant += zeros * math.log(precision)
         value = (weights.numel() * math.log(precision) - precision * size - determinant) / 2
         if value > best:
             best, found = value, precision
@@ -219,17 +239,19 @@ class Laplace:
                 f"laplace needs a model with a linear head, and {self.learner.name!r} gives none"
             )
         seen = model.predict(inputs, rows)
-        embeddings = seen.embeddings
-        x = (embeddings.tensor() if isinstance(embeddings, Rows) else embeddings).cpu().double()
+        x = Rows(seen.embeddings).tensor()
+        features = torch.ones(len(x), x.shape[1] + 1, dtype=torch.float64)
+        features[:, :-1] = x
+        x = features[:, :-1]
         mean, scale = torch.zeros_like(x[0]), torch.ones_like(x[0])
         if isinstance(model, LinearModel):
             mean, scale = feature_units(x)
+            x.sub_(mean).div_(scale)
         weight = model.head_weight.cpu().double()
         bias = torch.zeros(classes, dtype=torch.float64)
         if model.head_bias is not None:
             bias = model.head_bias.cpu().double()
         head = torch.cat([weight * scale, (bias + weight @ mean)[:, None]], 1)
-        features = torch.cat([(x - mean) / scale, torch.ones(len(x), 1, dtype=torch.float64)], 1)
         curvature = head_curvature((features @ head.T).softmax(1), features, self.covariance)
         precision = self.prior_precision or likeliest_precision(head, curvature)
         return LaplaceModel(model, curvature, precision, mean, scale)
@@ -276,7 +298,7 @@ class LaplaceModel:
         """
         if samples < 1:
             raise InputError(f"samples must be at least 1, got {samples}")
-        shape = self.curvature.values.shape
+        shape = (self.classes, len(self._mean) + 1)
         weights, biases = [], []
         for sample in range(samples):
             stream = torch_stream(seed, "draws", sample)
