@@ -119,13 +119,13 @@ def command(capfd, blobs, tmp_path, *options):
 
 
 def test_objectives_on_the_command_line(capfd, blobs, tmp_path):
-    text = "objectives=cross_entropy:smoothing=0.1+cross_entropy:class_weights=1,2.5"
+    text = "objectives=cross_entropy:smoothing=0.1:class_weights=1,2.5+joint_entropy:weight=1e-2"
     code, error = command(capfd, blobs, tmp_path, text)
     assert code == 0, error
     plan = json.loads((tmp_path / "out" / "plan.json").read_text())
     assert plan["learner"]["objectives"] == [
-        {"name": "cross_entropy", "smoothing": 0.1, "class_weights": None},
-        {"name": "cross_entropy", "smoothing": 0.0, "class_weights": [1.0, 2.5]},
+        {"name": "cross_entropy", "smoothing": 0.1, "class_weights": [1.0, 2.5]},
+        {"name": "joint_entropy", "weight": 0.01, "warmup": 0.0},
     ]
 
 
@@ -156,10 +156,10 @@ def test_objectives_written_wrongly_are_one_line(capfd, blobs, tmp_path, text):
 
 
 def test_a_plus_in_a_number_is_no_sum():
-    weights = "cross_entropy:class_weights=1e+3,2 + cross_entropy"
+    weights = "cross_entropy:class_weights=1e+3,2 + joint_entropy"
     first, second = parse_objectives(weights)
     assert first.class_weights == (1000.0, 2.0)
-    assert second.class_weights is None
+    assert second.weight == 0.1
     for wrong in (3, None, [3], CrossEntropy()):
         with pytest.raises(InputError, match="objectives must be names joined by"):
             parse_objectives(wrong)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 from labelwise.errors import InputError
 from labelwise.learners.base import Encoder
 from labelwise.learners.network import NetworkLearner
-from labelwise.learners.objectives import Objective, parse_objectives
+from labelwise.learners.objectives import (
+    Objective,
+    list_objectives,
+    objective_class,
+    optional_inputs,
+    parse_objectives,
+    wanted_inputs,
+)
+from labelwise.learners.objectives.self_supervision import SelfSupervised
 from labelwise.learners.registry import make_encoder, make_learner
 
 if TYPE_CHECKING:
@@ -46,16 +54,35 @@ def base_encoder(kind: str, size: int | None = None) -> Encoder:
     return make_encoder(BASES[kind][0], **({} if size is None else {"size": size}))
 
 
+def list_methods() -> dict[str, str]:
+    """Every objective that needs no labels, by name, and one line on it.
+
+    >>> list_methods()["simclr"]
+    "a row's other view is found in a minibatch"
+    """
+    found = list_objectives()
+    return {n: line for n, line in found.items() if issubclass(objective_class(n), SelfSupervised)}
+
+
 def one_objective(method: str | Objective) -> Objective:
     """The objective of a method, by name or as it is.
 
     Raises:
-        InputError: several, or what `parse_objectives` refuses.
+        InputError: several, one that needs labels, or what `parse_objectives` refuses.
     """
     found = parse_objectives(method if isinstance(method, str) else [method])
     if len(found) != 1:
-        raise InputError(f"method must be one objective, got {len(found)}")
-    return found[0]
+        raise InputError(
+            f"method must be one of {', '.join(list_methods())}, got {len(found)} objectives"
+        )
+    (objective,) = found
+    if "labeled" in set(wanted_inputs(objective)) - optional_inputs(objective):
+        name = objective.signature().get("name", type(objective).__name__)
+        raise InputError(
+            f"method must learn without labels, and {name!r} needs them: take one of "
+            f"{', '.join(list_methods())}"
+        )
+    return objective
 
 
 def pretraining_learner(

@@ -8,6 +8,7 @@ from labelwise.learners.objectives.base import (
     Player,
     Setting,
     Step,
+    check_learns_labels,
     optional_inputs,
     wanted_inputs,
 )
@@ -15,6 +16,7 @@ from labelwise.learners.objectives.cross_entropy import CrossEntropy
 from labelwise.learners.objectives.registry import (
     list_objectives,
     make_objective,
+    objective_class,
     parse_objectives,
 )
 from labelwise.learners.objectives.views import Augment, Looks, Sight, Tapped, View
@@ -33,8 +35,10 @@ __all__ = [
     "Step",
     "Tapped",
     "View",
+    "check_learns_labels",
     "list_objectives",
     "make_objective",
+    "objective_class",
     "optional_inputs",
     "parse_objectives",
     "wanted_inputs",

@@ -107,7 +107,18 @@ class Objective(nn.Module):
     parameter ``labeled=None`` is left out where nothing is labeled.
 
     A learner never trains the instance it was given: every fit works on a copy.
+
+    Attributes:
+        learns_labels: whether it teaches the network the labels, which one objective of a sum
+            does; None does not say.
+        guesses_labels: whether it gives unlabeled rows labels that the network guesses, which
+            one objective of a sum may do.
+        gives: names of the evidence that `evidence` gives; one objective of a sum for each.
     """
+
+    learns_labels: bool | None = None
+    guesses_labels: bool = False
+    gives: tuple[str, ...] = ()
 
     def prepare(self, setting: Setting) -> None:
         """Make the modules and state of one fit; nothing by default."""
@@ -180,3 +191,42 @@ def optional_inputs(objective: Objective) -> frozenset[str]:
     """
     parameters = inspect.signature(objective.forward).parameters.values()
     return frozenset(each.name for each in parameters if each.default is not each.empty)
+
+
+def check_sum(objectives: Sequence[Objective]) -> None:
+    """Refuse objectives that exclude each other.
+
+    Raises:
+        InputError: two that both learn the labels, both guess labels of unlabeled rows, or give
+            evidence of one name; the message names them.
+    """
+    for place, one in enumerate(objectives):
+        for other in objectives[:place]:
+            both = [f"give {name}" for name in one.gives if name in other.gives]
+            if one.guesses_labels and other.guesses_labels:
+                both.insert(0, "give unlabeled rows labels of the network's own")
+            if one.learns_labels and other.learns_labels:
+                both.insert(0, "learn the labels")
+            if both:
+                raise InputError(
+                    f"objectives {_called(other)!r} and {_called(one)!r} exclude each other, "
+                    f"since both {both[0]}: keep one of them"
+                )
+
+
+def check_learns_labels(objectives: Sequence[Objective]) -> None:
+    """Refuse a fit to labels of which all objectives say that they do not learn them.
+
+    Raises:
+        InputError: they do; the message says what to add.
+    """
+    if all(each.learns_labels is False for each in objectives):
+        names = "+".join(_called(each) for each in objectives)
+        raise InputError(
+            f"objectives {names!r} do not learn the labels, so the classifier would stay as it "
+            f"began: add cross_entropy, as in 'cross_entropy+{names}'"
+        )
+
+
+def _called(objective: Objective) -> str:
+    return str(objective.signature().get("name", type(objective).__name__))

@@ -29,6 +29,8 @@ class CrossEntropy(Objective):
             another number of weights than classes.
     """
 
+    learns_labels = True
+
     def __init__(
         self, *, smoothing: float = 0.0, class_weights: str | Sequence[float] | None = None
     ) -> None:

@@ -38,6 +38,8 @@ class FixMatch(Objective):
     """
 
     name = "fixmatch"
+    learns_labels = False
+    guesses_labels = True
 
     def __init__(self, *, threshold: float = 0.95, weight: float = 1.0) -> None:
         super().__init__()

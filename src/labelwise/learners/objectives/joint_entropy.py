@@ -43,6 +43,8 @@ class JointEntropy(Objective):
         Learning by Entropy Minimization", NeurIPS 2004.
     """
 
+    learns_labels = False
+
     def __init__(self, *, weight: float = 0.1, warmup: float = 0.0) -> None:
         super().__init__()
         require_weight("weight", weight)

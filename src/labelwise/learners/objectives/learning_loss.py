@@ -84,7 +84,8 @@ class LearningLoss(Objective):
         detach: in [0, 1], the share of steps after which the network is left alone; 120 of 200
             epochs in the code that the published curve was reproduced with.
         width: units for each layer looked at.
-        layers: names of modules of the network to look at instead, each giving (n, channels, ...).
+        layers: names of modules of the network to look at instead, each giving (n, channels, ...);
+            also as one text with commas between.
 
     Raises:
         InputError: an option out of range; at the fit, a network without such layers, or a name
@@ -94,6 +95,9 @@ class LearningLoss(Objective):
         Yoo & Kweon, "Learning Loss for Active Learning", CVPR 2019.
     """
 
+    learns_labels = False
+    gives = ("predicted_loss",)
+
     def __init__(
         self,
         *,
@@ -101,7 +105,7 @@ class LearningLoss(Objective):
         margin: float = 1.0,
         detach: float = 0.6,
         width: int = 128,
-        layers: Sequence[str] = (),
+        layers: str | Sequence[str] = (),
     ) -> None:
         super().__init__()
         for name, value in (("weight", weight), ("margin", margin)):
@@ -112,7 +116,7 @@ class LearningLoss(Objective):
         if isinstance(width, bool) or not isinstance(width, int) or width < 1:
             raise InputError(f"width must be a whole number >= 1, got {width!r}")
         self.weight, self.margin, self.detach, self.width = weight, margin, detach, width
-        self.names = (layers,) if isinstance(layers, str) else tuple(layers)
+        self.names = tuple(layers.split(",") if isinstance(layers, str) else layers)
         self._layers: tuple[nn.Module, ...] = ()
 
     def prepare(self, setting: Setting) -> None:

@@ -51,6 +51,9 @@ class MixMatch(Objective):
         2019, algorithm 1 and equations 2 to 5.
     """
 
+    learns_labels = True
+    guesses_labels = True
+
     def __init__(
         self,
         *,

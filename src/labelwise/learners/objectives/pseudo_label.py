@@ -42,6 +42,9 @@ class PseudoLabel(Objective):
         and warm-up are TorchSSL's.
     """
 
+    learns_labels = False
+    guesses_labels = True
+
     def __init__(
         self,
         *,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from labelwise.errors import InputError, nearest
-from labelwise.learners.objectives.base import Objective
-from labelwise.options import parse_value
+from labelwise.learners.objectives.base import Objective, check_sum
+from labelwise.options import parse_values
 
 _HERE = "labelwise.learners.objectives"
 
@@ -46,6 +46,22 @@ def list_objectives() -> dict[str, str]:
     return {name: line for name, (_, line) in _OBJECTIVES.items()}
 
 
+def objective_class(name: str) -> type[Objective]:
+    """The class of the objective of that name.
+
+    Raises:
+        InputError: an unknown name, with the nearest ones.
+
+    >>> objective_class("waal").gives
+    ('critic',)
+    """
+    if name not in _OBJECTIVES:
+        raise InputError(f"no objective is called {name!r}; {nearest(name, _OBJECTIVES)}")
+    module, _, attribute = _OBJECTIVES[name][0].partition(":")
+    found: type[Objective] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
 def make_objective(name: str | Objective, **options: Any) -> Objective:
     """An objective by name.
 
@@ -63,10 +79,7 @@ def make_objective(name: str | Objective, **options: Any) -> Objective:
         if options:
             raise InputError(f"options of an objective already made: {', '.join(options)}")
         return name
-    if name not in _OBJECTIVES:
-        raise InputError(f"no objective is called {name!r}; {nearest(name, _OBJECTIVES)}")
-    module, _, attribute = _OBJECTIVES[name][0].partition(":")
-    factory = getattr(importlib.import_module(module), attribute)
+    factory = objective_class(name)
     known = list(inspect.signature(factory).parameters)
     for option in options:
         if option not in known:
@@ -74,10 +87,9 @@ def make_objective(name: str | Objective, **options: Any) -> Objective:
                 f"objective {name!r} has no option {option!r}; {nearest(option, known)}"
             )
     try:
-        made: Objective = factory(**options)
+        return factory(**options)
     except TypeError as error:  # a text where a number belongs, or an option that must be given
         raise InputError(f"objective {name!r} cannot be made of {options}: {error}") from error
-    return made
 
 
 def parse_objectives(given: str | Sequence[str | Objective]) -> tuple[Objective, ...]:
@@ -86,8 +98,8 @@ def parse_objectives(given: str | Sequence[str | Objective]) -> tuple[Objective,
     Numbers with commas between are a tuple, as in ``cross_entropy:class_weights=1,2.5``.
 
     Raises:
-        InputError: what `make_objective` refuses, an option that is no ``name=value`` or is
-            given twice, or what is neither text nor objectives.
+        InputError: what `make_objective` and `check_sum` refuse, an option that is no
+            ``name=value`` or is given twice, or what is neither text nor objectives.
 
     >>> [type(each).__name__ for each in parse_objectives("cross_entropy:smoothing=0.1")]
     ['CrossEntropy']
@@ -100,7 +112,9 @@ def parse_objectives(given: str | Sequence[str | Objective]) -> tuple[Objective,
             "objectives must be names joined by +, such as cross_entropy:smoothing=0.1, or a "
             f"sequence of names and objectives, got {given!r}"
         )
-    return tuple(_parsed(part) if isinstance(part, str) else part for part in parts)
+    found = tuple(_parsed(part) if isinstance(part, str) else part for part in parts)
+    check_sum(found)
+    return found
 
 
 def _parsed(text: str) -> Objective:
@@ -112,13 +126,5 @@ def _parsed(text: str) -> Objective:
             raise InputError(f"options of objective {name!r} must be name=value, got {pair!r}")
         if option in options:
             raise InputError(f"option {option!r} of objective {name!r} is given twice")
-        options[option] = _value(value)
+        options[option] = parse_values(value)
     return make_objective(name, **options)
-
-
-def _value(text: str) -> Any:
-    """A value as what it looks like, numbers with commas between as a tuple."""
-    several = tuple(parse_value(part) for part in text.split(","))
-    if len(several) > 1 and all(type(part) in (int, float) for part in several):
-        return several
-    return parse_value(text)

@@ -70,6 +70,8 @@ class ReMixMatch(Objective):
 
     recent: Tensor
     wanted: Tensor
+    learns_labels = True
+    guesses_labels = True
 
     def __init__(
         self,

@@ -70,6 +70,7 @@ class Rotation(SelfSupervised):
     """
 
     name = "rotation"
+    gives = ("pretext_loss",)
 
     def __init__(self, *, weight: float = 1.0) -> None:
         super().__init__(weight)

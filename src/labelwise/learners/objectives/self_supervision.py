@@ -28,6 +28,7 @@ class SelfSupervised(Objective):
     """
 
     name = ""
+    learns_labels = False
 
     def __init__(self, weight: float) -> None:
         super().__init__()

@@ -69,6 +69,8 @@ class TemporalDiscrepancy(Objective):
         Discrepancy", ICCV 2021, equation 9, and the authors' code.
     """
 
+    learns_labels = False
+
     def __init__(
         self, *, weight: float = 0.02, form: str = "second_head", decay: float = 0.999
     ) -> None:

@@ -74,6 +74,9 @@ class VariationalAdversarial(Objective):
         the rows it is surest are labeled; that picks by chance.)
     """
 
+    learns_labels = False
+    gives = ("latent_discriminator",)
+
     def __init__(
         self,
         *,

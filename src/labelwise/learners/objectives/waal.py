@@ -73,6 +73,9 @@ class Wasserstein(Objective):
         and Training", AISTATS 2020.
     """
 
+    learns_labels = False
+    gives = ("critic",)
+
     def __init__(
         self,
         *,
