@@ -10,7 +10,7 @@ from torch import nn
 
 from labelwise.errors import InputError
 from labelwise.kernels import Rows
-from labelwise.learners import MLP, Setting
+from labelwise.learners import MLP, CrossEntropy, Looks, Network, Recipe, Setting, train
 from labelwise.learners.objectives.tod import TemporalDiscrepancy
 from labelwise.strategies.tod import tod_scores
 
@@ -45,7 +45,7 @@ def test_the_default_is_the_second_head_between_network_and_average():
         second = seen.inputs @ objective.second.weight.T + objective.second.bias
         average = 0.5 * seen.inputs.sum(1, keepdim=True).expand(-1, 3)
         expected += ((seen.logits - second) ** 2).mean() + ((second - average) ** 2).mean()
-    loss = objective(labeled, unlabeled)
+    loss = objective(labeled, unlabeled, network)
     torch.testing.assert_close(loss, 0.1 * expected)
     loss.backward()
     assert network.weight.grad.norm() > 0
@@ -59,7 +59,7 @@ def test_the_paper_compares_unlabeled_outputs_with_the_average_alone():
     labeled, unlabeled = view(network, 2, 0), view(network, 5, 1)
     apart = 1.5 * unlabeled.inputs.sum(1)
     expected = 0.1 * sum(3 * float(each) ** 2 for each in apart) / 5
-    assert objective(labeled, unlabeled).item() == pytest.approx(expected, rel=1e-5)
+    assert objective(labeled, unlabeled, network).item() == pytest.approx(expected, rel=1e-5)
     assert not hasattr(objective, "second")
 
 
@@ -74,7 +74,59 @@ def test_the_average_follows_the_network():
         keep = min(0.75, 1 - 1 / (turn + 1))
         expected = value if expected is None else keep * expected + (1 - keep) * value
     one = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
-    assert objective._earlier(one)[0, 0].item() == pytest.approx(expected)
+    (earlier,) = objective._earlier([one], network)
+    assert earlier[0, 0].item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("form", ["second_head", "paper"])
+@pytest.mark.parametrize("labeled", [1, 3])
+def test_the_average_of_an_unmoved_network_says_the_same_under_batch_normalization(form, labeled):
+    """Both see one minibatch of all rows; one labeled row puts norms of both in evaluation."""
+    network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+    found = []
+
+    class Unmoved(TemporalDiscrepancy):
+        def forward(self, labeled, unlabeled, network):
+            loss = super().forward(labeled, unlabeled, network)
+            if form == "second_head":  # but for its own head, which is another
+                self.second.load_state_dict(network[3].state_dict())
+                loss = super().forward(labeled, unlabeled, network)
+            found.append(loss.item())
+            return loss
+
+    draw = torch.Generator().manual_seed(0)
+    inputs = Rows(torch.randn(20, 4, generator=draw) + torch.arange(20.0)[:, None])
+    train(
+        network,
+        inputs,
+        torch.arange(labeled),
+        torch.arange(labeled) % 3,
+        classes=3,
+        seed=0,
+        recipe=Recipe(epochs=3, unlabeled_minibatch=8, optimizer="sgd", learning_rate=1e-12),
+        objectives=[CrossEntropy(), Unmoved(weight=1.0, form=form, decay=0.5)],
+    )
+    assert found == pytest.approx([0, 0, 0], abs=1e-9)
+
+
+@pytest.mark.parametrize("form", ["second_head", "paper"])
+def test_texts_of_other_lengths_in_the_two_minibatches(form):
+    class Mean(nn.Module):
+        def forward(self, tokens):
+            return tokens.float().mean(1, keepdim=True)
+
+    learner = Network(
+        lambda shape, classes: nn.Sequential(Mean(), nn.Linear(1, classes)),
+        name="texts",
+        objectives=f"cross_entropy+tod:form={form}",
+        looks=Looks(lambda tokens, generator: tokens[:, : len(tokens)]),
+        epochs=1,
+        min_steps=3,
+        unlabeled_minibatch=4,
+    )
+    tokens = torch.arange(70).reshape(10, 7)
+    model = learner.fit(Rows(tokens), torch.arange(3), torch.arange(3), classes=3, seed=0)
+    assert model.history.steps == 3
 
 
 def test_options_out_of_range_are_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def paper_discrepancy(logits: Tensor, earlier: Tensor) -> Tensor:
     >>> paper_discrepancy(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 0.0]]))
     tensor(5.)
     """
-    return (logits - earlier).square().sum(1).mean()
+    return (logits.float() - earlier.float()).square().sum(1).mean()
 
 
 def second_head_discrepancy(logits: Tensor, second: Tensor, earlier: Tensor) -> Tensor:
@@ -38,6 +39,7 @@ def second_head_discrepancy(logits: Tensor, second: Tensor, earlier: Tensor) -> 
     >>> second_head_discrepancy(torch.ones(1, 2), torch.zeros(1, 2), torch.full((1, 2), 2.0))
     tensor(5.)
     """
+    logits, second, earlier = logits.float(), second.float(), earlier.float()
     return F.mse_loss(logits, second) + F.mse_loss(second, earlier)
 
 
@@ -45,15 +47,17 @@ class TemporalDiscrepancy(Objective):
     """The unsupervised loss of temporal output discrepancy, on logits.
 
     The earlier outputs are those of a moving average of the network, in training mode, without
-    gradient. By default it is the loss of the authors' code, by which their figures were made:
+    gradient, on the same minibatch: what normalizes by it sees the same rows in both, so that
+    what they differ in is time. By default it is the loss of the authors' code, by which their
+    figures were made:
     a second linear head on the same embeddings stands between the two, and labeled rows count as
     well: ``weight`` x the sum over labeled and unlabeled rows of `second_head_discrepancy`.
     ``form="paper"`` is that of the paper: ``weight`` x `paper_discrepancy` of the unlabeled rows.
     (It is a sum over classes, and the default a mean: the same weight is C times as much.)
 
-    In the authors' code the average starts with the first cycle and goes on through all; here
-    every fit starts from nothing, and so does the average. Under batch normalization labeled and
-    unlabeled rows are one minibatch here, two there.
+    In the authors' code the average starts with the first cycle, from weights of its own, and
+    goes on through all; here every fit starts from nothing, and so does the average. Under batch
+    normalization labeled and unlabeled rows are one minibatch here, two there.
 
     Args:
         weight: >= 0. The authors' are 0.02 for CIFAR-10, 0.05 for CIFAR-100, 0.005 for SVHN and
@@ -94,28 +98,28 @@ class TemporalDiscrepancy(Objective):
             seed = int(torch.randint(1 << 62, (), generator=setting.generator))
             layer.generator = torch.Generator(setting.device).manual_seed(seed)
 
-    def forward(self, labeled: View, unlabeled: View) -> Tensor:
+    def forward(self, labeled: View, unlabeled: View, network: nn.Module) -> Tensor:
         """The loss, a single number."""
         labeled.together(unlabeled)
+        earlier = self._earlier([labeled.inputs, unlabeled.inputs], network)
         if self.form == "paper":
-            earlier = self._earlier(unlabeled.inputs)
-            return self.weight * paper_discrepancy(unlabeled.logits, earlier)
-        both = self._earlier(torch.cat([labeled.inputs, unlabeled.inputs]))
+            return self.weight * paper_discrepancy(unlabeled.logits, earlier[1])
         losses = [
-            second_head_discrepancy(view.logits, self.second(view.embeddings), earlier)
-            for view, earlier in zip(
-                (labeled, unlabeled), both.split([len(labeled), len(unlabeled)])
-            )
+            second_head_discrepancy(view.logits, self.second(view.embeddings), before)
+            for view, before in zip((labeled, unlabeled), earlier)
         ]
         return self.weight * torch.stack(losses).sum()
 
     @torch.no_grad()
-    def _earlier(self, inputs: Tensor) -> Tensor:
-        """Logits of the moving average."""
+    def _earlier(self, inputs: Sequence[Tensor], network: nn.Module) -> Sequence[Tensor]:
+        """Logits of the moving average, each layer of it in the mode of the network's own."""
         assert self._average is not None  # made in `prepare`
-        # One row has no variance for batch normalization.
-        logits: Tensor = self._average.module.train(len(inputs) > 1)(inputs)
-        return logits
+        for mine, theirs in zip(self._average.module.modules(), network.modules()):
+            mine.training = theirs.training
+        if len({each.shape[1:] for each in inputs}) > 1:  # texts, cut to the longest of each
+            return [self._average.module(each) for each in inputs]
+        logits: Tensor = self._average.module(torch.cat(list(inputs)))
+        return logits.split([len(each) for each in inputs])
 
     def after_step(self, network: nn.Module) -> None:
         """Move the average."""
