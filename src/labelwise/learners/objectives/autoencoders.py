@@ -84,7 +84,8 @@ class ImageAutoencoder(nn.Module):
         width: channels of the first convolution; each next one has twice as many.
 
     Source:
-        The layers of Sinha et al., ICCV 2019, with width 128 for 32 x 32 pixels. Smaller images
+        The layers of Sinha et al., ICCV 2019, with width 128 for 32 x 32 pixels, but that the
+        mirror image has as many of them; theirs begins at 4 x 4 and has one less. Smaller images
         have fewer; sides are filled up with zeros to what can be halved.
     """
 

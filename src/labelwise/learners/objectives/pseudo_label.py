@@ -27,9 +27,9 @@ class PseudoLabel(Objective):
     Args:
         threshold: smallest probability of the likeliest class that is sure, in [0, 1]; 0 is
             every row, as Lee has it.
-        max_entropy: CEAL's rule in its place: entropy below this many nats (paper: 5e-3, less
-            3.3e-4 a round, on CACD). A row whose probabilities round to one class has entropy
-            0 and is among the surest.
+        max_entropy: CEAL's rule in its place: entropy below this many nats (paper: 5e-3 on
+            CACD, and in round t 3.3e-4 t less than in the round before). A row whose
+            probabilities round to one class has entropy 0 and is among the surest.
         weight: of the loss, at least 0.
         warmup: share of the steps, in [0, 1], during which the weight grows from 0.
 

@@ -66,7 +66,8 @@ class Rotation(SelfSupervised):
     Source:
         Gidaris, Singh & Komodakis, ICLR 2018; as a pretext for active learning: Yi, Seo, Park &
         Choi, "PT4AL: Using Self-Supervised Pretext Tasks for Active Learning", ECCV 2022 (SGD,
-        0.1, momentum 0.9, weight decay 5e-4, minibatches of 256, 15 epochs).
+        0.1, momentum 0.9, weight decay 5e-4, minibatches of 256, 15 epochs, images as they are;
+        here a learner's weak looks are turned, so ``pad=0, flip=False`` is theirs).
     """
 
     name = "rotation"

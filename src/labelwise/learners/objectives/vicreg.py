@@ -35,7 +35,8 @@ def vicreg_loss(
     Source:
         Bardes, Ponce & LeCun, "VICReg: Variance-Invariance-Covariance Regularization for
         Self-Supervised Learning", ICLR 2022, equations 1 to 6. The paper sums the variance
-        term over the views; the authors' code takes the mean of the two, and so do we.
+        term over the views, and squared differences over entries; the authors' code takes the
+        mean of both, and so do we.
     """
     views = [seen - seen.mean(0) for seen in (first, second)]
     deviations = [(seen.var(0) + _LEAST_VARIANCE).sqrt() for seen in views]

@@ -52,9 +52,10 @@ class Wasserstein(Objective):
 
     It differs from the authors' code where that does not do what the paper says. There the
     penalty has the wrong sign in the critic's step, so steep slopes are rewarded, and is a constant
-    in the network's step, so it is left out here. The critic's loss carries no ``weight`` (under
-    SGD with rate 0.01 that leaves it all but untrained): it has a recipe of its own, Adam at
-    ``learning_rate``. Labeled and unlabeled rows share one minibatch of batch normalization.
+    in the network's step, so it is left out here. It is taken at points between those of the two
+    kinds, as in its source; there at these themselves too. The critic's loss carries no ``weight``
+    (under SGD with rate 0.01 that leaves it all but untrained): it has a recipe of its own, Adam
+    at ``learning_rate``. Labeled and unlabeled rows share one minibatch of batch normalization.
 
     Args:
         weight: of the network's part, >= 0; 2e-3 in the authors' code, 1e-3 in DeepAL+.
