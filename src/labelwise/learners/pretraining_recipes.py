@@ -32,6 +32,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "moco": _SGD,
     "simsiam": {**_SGD, "learning_rate": 0.5, "weight_decay": 1e-5},
     "byol": {**_LARS, "learning_rate": 1.0, "weight_decay": 1e-5},
+    "dino": {**_LARS, "weight_decay": 1e-6},
     "rotation": {**_SGD, "learning_rate": 0.1, "weight_decay": 5e-4},
 }
 """Of a ResNet, by method: as solo-learn has them for CIFAR-10, learning rates for minibatches of
