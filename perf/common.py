@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +44,21 @@ def command_line(module: str) -> str:
     return shlex.join(["python", "-m", module, *sys.argv[1:]])
 
 
-def some_rows(data: Data, count: int) -> Data:
-    """A pool cut down to rows drawn at random, always the same ones."""
-    drawn = np.random.default_rng(0).permutation(len(data.pool))[:count]
-    return data.subset(np.sort(drawn))
+def some_rows(data: Data, count: int, seed: int = 0) -> Data:
+    """A pool cut down to rows drawn at random, the same ones for one seed."""
+    return data.subset(_drawn(len(data.pool), count, seed))
+
+
+def some_test_rows(data: Data, count: int) -> Data:
+    """A test set cut down to rows drawn at random, always the same ones."""
+    assert data.test is not None
+    assert data.test_labels is not None
+    drawn = _drawn(len(data.test), count, 0)
+    return replace(data, test=data.test.subset(drawn), test_labels=data.test_labels[drawn])
+
+
+def _drawn(rows: int, count: int, seed: int) -> np.ndarray:
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:count])
 
 
 class PeakMemory:

@@ -282,6 +282,9 @@ def test_collapse_is_seen():
     assert effective_rank(rows) == pytest.approx(8, abs=0.05)
     flat = rows[:, :2] @ torch.randn(2, 8, generator=generator)
     assert effective_rank(flat) <= 2
+    # Fewer rows than dimensions: each row three times is the same cloud, and more rows than them.
+    wide = rows[:20] @ torch.randn(8, 50, generator=generator)
+    assert effective_rank(wide) == pytest.approx(effective_rank(wide.repeat(3, 1)), rel=1e-5)
     point = torch.ones(10, 8) * torch.arange(1, 11)[:, None]
     assert spread(point) < 1e-6
     assert effective_rank(point) == 0

@@ -105,7 +105,9 @@ def effective_rank(embeddings: Tensor) -> float:
     """
     unit = F.normalize(embeddings.double(), dim=1)
     unit = unit - unit.mean(0)
-    values = torch.linalg.eigvalsh(unit.T @ unit).clamp(min=0).sqrt()
+    # Either product has the squares of the singular values; the smaller one has fewer zeros.
+    small = unit.T @ unit if unit.shape[1] <= len(unit) else unit @ unit.T
+    values = torch.linalg.eigvalsh(small).clamp(min=0).sqrt()
     if float(values.max()) <= 1e-7 * len(unit) ** 0.5:
         return 0.0
     return float(torch.special.entr(values / values.sum()).sum().exp())
