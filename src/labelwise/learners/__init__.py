@@ -17,10 +17,11 @@ from labelwise.learners.base import (
 from labelwise.learners.checkpoint import Checkpoint
 from labelwise.learners.encoding import Encoded, encode_data
 from labelwise.learners.evidence import model_evidence
+from labelwise.learners.factory import Network
 from labelwise.learners.history import History, Passed
 from labelwise.learners.many import Fits, Job, fit_many
 from labelwise.learners.mlp import MLP
-from labelwise.learners.network import Network, NetworkLearner, NetworkModel
+from labelwise.learners.network import NetworkLearner, NetworkModel
 from labelwise.learners.objectives import (
     CrossEntropy,
     Looks,

@@ -120,9 +120,11 @@ class Fit:
                 done.stopped = "patience"
             elif self._reached():
                 done.stopped = "target"
-            last = done.stopped or done.epoch == self.epochs
-            if keeper is not None and (last or done.epoch % keeper.every == 0):
+            last = bool(done.stopped) or done.epoch == self.epochs
+            due = last or (keeper is not None and done.epoch % keeper.every == 0)
+            if due:
                 self._refuse_spoiled()
+            if due and keeper is not None:
                 keeper.save(self._pieces(validation), done.epoch)
         if self.average is not None:
             self.average.put(self.network)
@@ -293,7 +295,11 @@ class Fit:
 
     def _refuse_spoiled(self) -> None:
         """A last step may leave weights that no loss has seen yet; they are not kept."""
-        if not all(bool(each.isfinite().all()) for each in self.parameters):
+        theirs = [each for opponent in self.opponents.values() for each in opponent.parameters]
+        finite = [each.detach().isfinite().all() for each in (*self.parameters, *theirs)]
+        # A mask may be infinite on purpose; statistics become NaN.
+        finite += [~each.isnan().any() for each in self.network.buffers()]
+        if finite and not bool(torch.stack(finite).all()):
             number = min(self.done.number, self.total) - 1
             raise diverged(float("nan"), number, self.total, self.recipe)
 

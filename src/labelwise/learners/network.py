@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from labelwise.errors import InputError
 from labelwise.kernels import Rows, derive
 from labelwise.learners.base import Outputs, check_fit
+from labelwise.learners.checkpoint import Checkpoint
 from labelwise.learners.feeding import autocast
 from labelwise.learners.networks import (
-    adopt_dropout,
     dropouts,
     find_head,
     hidden_layers,
-    isolated_random_state,
     posterior_draws,
     single,
 )
@@ -26,18 +25,16 @@ from labelwise.learners.objectives import (
     Looks,
     Objective,
     Tapped,
+    check_learns_labels,
     parse_objectives,
 )
-from labelwise.learners.recipe import Recipe, adapt, pick_device
+from labelwise.learners.recipe import Recipe, pick_device
 from labelwise.learners.training import History, train
 
 BLOCK_BYTES = 8 << 20
 """Bytes of float32 inputs that a minibatch of a prediction holds."""
 
 Objectives = str | Sequence[str | Objective]
-
-Factory = Callable[[tuple[int, ...], int], nn.Module]
-"""Makes a network from the shape of one input row and the number of classes."""
 
 
 class NetworkModel:
@@ -233,6 +230,7 @@ class NetworkModel:
         """Minibatches of the rows on the device, each with where it starts."""
         device = self._head.weight.device
         size = max(1, BLOCK_BYTES // (4 * max(1, torch.Size(self.item_shape).numel())))
+        size = getattr(self.network, "rows_at_once", size)  # some scale images, or widen tokens
         if rows is None:
             for start, block in inputs.blocks(size):
                 yield start, single(block.to(device))
@@ -304,13 +302,21 @@ class NetworkLearner:
         classes: int,
         seed: int,
         unlabeled: Tensor | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> NetworkModel:
         """Train a new network on the labeled rows; see `Learner.fit`.
 
+        Args:
+            inputs, rows, labels, classes, seed, unlabeled: see there.
+            checkpoint: where a long fit keeps what it takes to go on after a break, and goes on
+                from where that is there already; this fit's alone.
+
         Raises:
-            InputError: what `check_fit` and `train` refuse.
+            DataError: the checkpoint is damaged, or of another fit, learner or version.
+            InputError: what `check_fit`, `check_learns_labels` and `train` refuse.
         """
         check_fit(inputs, rows, labels, classes)
+        check_learns_labels(self.objectives)
         network = self.build(inputs, classes, derive(seed, "weights"))
         history, trained = train(
             network,
@@ -323,6 +329,7 @@ class NetworkLearner:
             objectives=self.objectives,
             unlabeled=unlabeled,
             looks=self.looks(inputs.shape[1:]),
+            checkpoint=checkpoint and checkpoint.of(learner=self.signature()),
         )
         return self.wrap(network, inputs.shape[1:], classes, history, trained)
 
@@ -349,52 +356,3 @@ class NetworkLearner:
             history=history,
             objectives=objectives,
         )
-
-
-class Network(NetworkLearner):
-    """A learner from any ``torch.nn.Module`` that ends in a linear layer.
-
-    Args:
-        factory: called as ``factory(item_shape, classes)``; returns a new network that turns
-            (n, *item_shape) inputs (fractions as float32, whole numbers as they are) into
-            (n, classes) logits. Its last ``torch.nn.Linear`` in
-            order of registration must give them: what that layer is given are the embeddings.
-            Whatever it draws from torch's global generator is seeded by the fit and leaves the
-            generator as it was. Its ``torch.nn.Dropout`` become `Dropout`.
-        name: stands for the factory in signatures; change it with the factory.
-        objectives: summed; cross-entropy by default.
-        looks: how minibatches are changed at random, each as ``change(inputs, generator)``.
-        recipe: fields of `Recipe` to change.
-
-    >>> def linear(shape, classes):
-    ...     return nn.Linear(shape[0], classes)
-    >>> learner = Network(linear, name="linear", learning_rate=0.1)
-    >>> inputs, rows = Rows(torch.eye(4)), torch.arange(4)
-    >>> model = learner.fit(inputs, rows, rows % 2, classes=2, seed=0)
-    >>> model.predict(inputs).probs.argmax(1)
-    tensor([0, 1, 0, 1])
-    """
-
-    def __init__(
-        self,
-        factory: Factory,
-        *,
-        name: str,
-        objectives: Objectives = (),
-        looks: Looks | None = None,
-        **recipe: Any,
-    ) -> None:
-        super().__init__(adapt(Recipe(min_steps=300), recipe), objectives)
-        self.name = f"network:{name}"
-        self._factory = factory
-        self._looks = looks or Looks()
-
-    def empty(self, item_shape: tuple[int, ...], classes: int, seed: int = 0) -> nn.Module:
-        """Call the factory with torch's global generator seeded, and put that back."""
-        with isolated_random_state(seed, torch.device("cpu")):
-            network = self._factory(item_shape, classes)
-        return adopt_dropout(network)
-
-    def looks(self, item_shape: tuple[int, ...]) -> Looks:
-        """The looks given."""
-        return self._looks
