@@ -44,6 +44,9 @@ class Recipe:
         average: decay of a moving average of the weights, in [0, 1), which is what is kept;
             None keeps the weights themselves.
         precision: ``"float32"`` or ``"bf16"`` (autocast).
+        compile: whether ``torch.compile`` makes fewer and larger kernels of the network's passes
+            in training; ``"auto"`` does so where it pays, see `labelwise.learners.compiling`.
+            Numbers differ by rounding, and dropout draws the masks it would have drawn.
         device: such as ``"cpu"`` or ``"cuda"``; None takes CUDA where there is one.
 
     Raises:
@@ -66,6 +69,7 @@ class Recipe:
     target_accuracy: float | None = None
     average: float | None = None
     precision: str = "float32"
+    compile: bool | str = False
     device: str | None = None
 
     def __post_init__(self) -> None:
@@ -87,13 +91,17 @@ class Recipe:
         _require(0 <= self.validation < 1, "validation", "in [0, 1)", self.validation)
         average = self.average
         _require(average is None or 0 <= average < 1, "average", "in [0, 1) or None", average)
+        how = self.compile
+        _require(isinstance(how, bool) or how == "auto", "compile", "True, False or 'auto'", how)
         target = self.target_accuracy
         _require(target is None or 0 < target <= 1, "target_accuracy", "in (0, 1]", target)
 
     def signature(self) -> dict[str, Any]:
-        """Every field but the device, as JSON-able values."""
+        """Every field but the device, ``compile`` only where it is asked for; JSON-able."""
         fields = asdict(self)
         del fields["device"]
+        if not self.compile:
+            del fields["compile"]
         return fields
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from labelwise.errors import InputError
 from labelwise.kernels import Rows, derive, torch_stream
 from labelwise.learners.checkpoint import Checkpoint, Keeper, describe
+from labelwise.learners.compiling import training_pass
 from labelwise.learners.feeding import Labeled, Unlabeled, Validation
 from labelwise.learners.fit import Fit, Term
 from labelwise.learners.history import History, Listener, Passed
@@ -92,7 +93,8 @@ def train(
         DataError: a checkpoint that is damaged, or of another architecture, recipe, data, seed
             or version.
         ResourceError: out of memory with the smallest minibatch. Before that it is halved, which
-            is warned of once. Several ranks do not halve it: they end.
+            is warned of once. Several ranks do not halve it: they end. Or no compiler for a
+            recipe that compiles.
     """
     device = pick_device(recipe.device)
     ranks = Ranks.here()
@@ -132,6 +134,9 @@ def train(
         with Tapped(network, head, ranks, layers) as forward:
             sight = Sight(forward, looks or Looks(), torch_stream(seed, "augmentation"))
             fit = Fit(sight, terms, given, others, recipe)
+            forward.run = stack.enter_context(
+                training_pass(network, recipe, device, steps=fit.total, ranks=ranks.size)
+            )
             keeper = None
             if checkpoint is not None:
                 made_by = describe(network, inputs, rows, labels, unlabeled)

@@ -41,6 +41,9 @@ class Tapped:
         head: its linear head, from `find_head`.
         ranks: the processes that share the work of a pass; this one alone by default.
         layers: more modules of the network whose outputs are wanted; see `look`.
+
+    Attributes:
+        run: what is called to pass rows through; the network itself, or its compiled form.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Tapped:
         layers: Sequence[nn.Module] = (),
     ) -> None:
         self.network = network
+        self.run: Callable[[Tensor], Tensor] = network
         self.ranks = ranks or Ranks()
         self.norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
         self._head = head
@@ -95,7 +99,7 @@ class Tapped:
         return logits, seen, dict(zip(self._layers, made))
 
     def _pass(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.network(inputs)
+        logits = self.run(inputs)
         seen, self._seen = self._seen, None
         made, self._made = self._made, {}
         if seen is None or seen.ndim != 2:
