@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import statistics
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +21,7 @@ from labelwise.errors import InputError, ResourceError, ResultsError
 from labelwise.kernels import Rows, derive
 from labelwise.learners.checkpoint import CARD, Checkpoint, difference, write_in_place
 from labelwise.learners.diagnostics import effective_rank, knn_accuracy, spread
+from labelwise.learners.duration import Costs
 from labelwise.learners.encoding import encode_data
 from labelwise.learners.history import Passed
 from labelwise.learners.network import NetworkLearner
@@ -36,10 +40,13 @@ if TYPE_CHECKING:
     from labelwise.pools import Data
 
 FORMAT = 1
-PRETRAINING, LOG, STATE = "pretraining.json", "log.jsonl", "checkpoint"
+PRETRAINING, LOG, STATE, TIMING = "pretraining.json", "log.jsonl", "checkpoint", "timing"
 EPOCHS, MOST_EPOCHS = 200, 1000
 LOOKED_AT, VOTING = 10_000, 50_000
 """Rows whose embeddings are looked at, and rows that vote on the class of test items, at most."""
+
+TIMED_SHARE, MOST_TIMED = 0.03, 30
+"""Share of a promised time that steps are timed for at the start, and how many are at most."""
 
 
 class Looked(NamedTuple):
@@ -111,8 +118,9 @@ def pretrain(
         network_options: of the learner by name, such as ``{"width": 16}``.
         size: side of the images in pixels; None takes them as they are.
         epochs: passes over the pool; 200 by default.
-        minutes: instead of epochs: as many as are expected to take this long. A few steps are
-            timed at the start; from then on their number is settled.
+        minutes: instead of epochs: as many as are expected to take this long, of the whole call.
+            Some steps and a look at the embeddings are timed at the start; from then on the
+            number is settled, whatever else the machine does later.
         seed: of weights, order and looks.
         every: epochs between checkpoints, and between looks at the embeddings.
         cache: folder where decoded items are kept; None keeps them in memory.
@@ -129,6 +137,7 @@ def pretrain(
         raise InputError("epochs and minutes exclude each other: give one of them")
     if every < 1 or (epochs is not None and epochs < 1) or (minutes is not None and minutes <= 0):
         raise InputError(f"epochs, minutes, every must be positive: {epochs}, {minutes}, {every}")
+    began, ranks = time.perf_counter(), Ranks.here()
     base = base_encoder(data.kind, size)
     objective = one_objective(method)
     learner = pretraining_learner(data, objective, network, network_options or {}, recipe)
@@ -143,19 +152,23 @@ def pretrain(
         "length": {"epochs": EPOCHS if epochs is None and minutes is None else epochs}
         | {"minutes": minutes},
     }
-    card = _open(folder, json.loads(json.dumps(made_by)))
+    card = _open(folder, json.loads(json.dumps(made_by)), ranks)
     if "result" in card:
         return Pretraining(folder, **card["result"])
     encoded = encode_data(data, base, seed=0, cache=cache)  # nothing of a base is random
     work = _Work(data, encoded.pool, encoded.test, learner, seed)
     if "epochs" not in card:
-        settled = epochs or (EPOCHS if minutes is None else work.affordable(minutes))
-        card["epochs"] = int(Ranks.here().send(str(settled).encode()))
+        settled = epochs or EPOCHS
+        if minutes is not None:
+            costs = work.costs(60 * minutes, folder / TIMING, began)
+            settled = costs.epochs(60 * minutes, every, MOST_EPOCHS)
+            card["expected"] = costs._asdict()
+        card["epochs"] = int(ranks.send(str(settled).encode()))
         card["item_shape"] = list(encoded.pool.shape[1:])
         _write(folder, card)
     result = work.run(folder, card["epochs"], every, made_by, listener)
     card["result"] = {k: v for k, v in result._asdict().items() if k != "folder"}
-    if Ranks.here().first:
+    if ranks.first:
         save_model(work.model(bare=True), folder)
         _write(folder, card)
         shutil.rmtree(folder / STATE, ignore_errors=True)
@@ -192,15 +205,58 @@ class _Work:
             learner.objectives = ()
         return learner.wrap(self.network, self.inputs.shape[1:], self.classes)
 
-    def affordable(self, minutes: float) -> int:
-        """Epochs that will take so many minutes, from a few steps with a copy of the network."""
-        few = 2 * min(self.learner.recipe.unlabeled_minibatch, len(self.inputs))
-        rows = _evenly(torch.arange(len(self.inputs)), few)
-        times: list[float] = []
-        network = copy.deepcopy(self.network)
-        self._train(network, 3, unlabeled=rows, listener=lambda seen: times.append(seen.seconds))
-        each = (times[-1] - times[0]) / 2 / len(rows) * len(self.inputs)
-        return min(MOST_EPOCHS, max(1, int(60 * minutes / max(each, 1e-6))))
+    def costs(self, seconds: float, aside: Path, began: float) -> Costs:
+        """What the parts of this pretraining take, timed with a copy of the network.
+
+        Args:
+            seconds: promised for the whole; a small share of it goes into timing.
+            aside: a folder for a checkpoint, which is taken away again.
+            began: when the call began.
+        """
+        ranks, look = Ranks.here(), 0.0
+        if ranks.first:
+            shutil.rmtree(aside, ignore_errors=True)  # of a call that was killed
+        try:
+            (_, once), save = self._timed(2, Checkpoint(aside))
+        finally:
+            if ranks.first:
+                shutil.rmtree(aside, ignore_errors=True)
+        count = min(MOST_TIMED, max(1, int(TIMED_SHARE * seconds / max(once, 1e-6))))
+        count = int(ranks.send(str(count).encode()))  # each has a clock of its own
+        (first, *rest), _ = self._timed(count + 1)
+        step = statistics.median(rest)
+        if ranks.first:
+            since = time.perf_counter()
+            self.measure()
+            look = time.perf_counter() - since
+        share = (len(self.voting) + len(self.asked)) / max(1, len(self.looked_at))
+        end = look * (1 + (share if len(self.asked) else 0)) + save
+        steps = -(-len(self.inputs) // self._step_rows)
+        start = time.perf_counter() - began + max(0.0, first - step)
+        return Costs(start, steps * step, look + save, end)
+
+    @property
+    def _step_rows(self) -> int:
+        return min(self.learner.recipe.unlabeled_minibatch, len(self.inputs))
+
+    def _timed(self, count: int, checkpoint: Checkpoint | None = None) -> tuple[list[float], float]:
+        """Seconds of some epochs of one step each, and of what comes after the last.
+
+        The checkpoint is written after the last, so that is what comes then.
+        """
+        if checkpoint is not None:
+            checkpoint = replace(checkpoint, every=count)
+        marks = [time.perf_counter()]
+        self._train(
+            copy.deepcopy(self.network),
+            count,
+            unlabeled=torch.arange(self._step_rows) * len(self.inputs) // self._step_rows,
+            checkpoint=checkpoint,
+            listener=lambda _: marks.append(time.perf_counter()),
+        )
+        marks.append(time.perf_counter())
+        *gaps, after = (later - before for before, later in pairwise(marks))
+        return gaps, after
 
     def run(
         self,
@@ -255,7 +311,7 @@ class _Work:
             none,
             classes=self.classes,
             seed=self.seed,
-            recipe=replace(self.learner.recipe, epochs=epochs),
+            recipe=replace(self.learner.recipe, epochs=epochs, min_steps=0),
             objectives=self.learner.objectives,
             looks=self.learner.looks(self.inputs.shape[1:]),
             **options,
@@ -292,14 +348,24 @@ def _evenly(rows: Tensor, most: int) -> Tensor:
     return rows[:: max(1, -(-len(rows) // most))]
 
 
-def _open(folder: Path, made_by: dict[str, Any]) -> dict[str, Any]:
-    """The folder's card, or a new one; refuses that of another pretraining."""
+def _open(folder: Path, made_by: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
+    """The folder's card, or a new one; refuses that of another pretraining.
+
+    Only the first rank reads it. Another might find what the first writes meanwhile.
+    """
     try:
-        card: dict[str, Any] = json.loads((folder / PRETRAINING).read_text(encoding="utf-8"))
-        there = card["made_by"]
+        text = (folder / PRETRAINING).read_bytes() if ranks.first else b""
     except FileNotFoundError:
+        text = b""
+    except OSError as error:
+        raise ResultsError(f"{str(folder)!r} holds no pretraining ({error})") from error
+    text = ranks.send(text)
+    if not text:
         return {"made_by": made_by}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    try:
+        card: dict[str, Any] = json.loads(text)
+        there = card["made_by"]
+    except (ValueError, KeyError, TypeError) as error:
         raise ResultsError(f"{str(folder)!r} holds no pretraining ({error})") from error
     for topic, mine in made_by.items():
         if there.get(topic) != mine:
