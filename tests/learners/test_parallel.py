@@ -112,6 +112,13 @@ def flat():
     return nn.Sequential(nn.Linear(64, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 3))
 
 
+def channels_last():
+    return nn.Sequential(
+        *(nn.Unflatten(1, (4, 4, 4)), nn.Conv2d(4, 6, 3), Dropout(0.4), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(24, 3)),
+    ).to(memory_format=torch.channels_last)
+
+
 SGD = {"optimizer": "sgd", "learning_rate": 0.02, "epochs": 6}
 CASES = {
     # 27 rows after validation make parts of 9: shares of 5 and 4.
@@ -141,6 +148,8 @@ CASES = {
         Recipe(**SGD, minibatch=9, unlabeled_minibatch=21),
         {"looks": Looks(distorted=noise)},
     ),
+    # Masks are drawn in the order of memory.
+    "channels last": (channels_last, [CrossEntropy()], Recipe(**SGD, minibatch=7), {}),
     # Fewer rows in a step than there are ranks.
     "single rows": (flat, [CrossEntropy()], Recipe(epochs=1, minibatch=1, learning_rate=1e-3), {}),
 }

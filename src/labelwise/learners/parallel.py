@@ -333,7 +333,11 @@ def _dropped(layer: Any, x: Tensor) -> Tensor:
     if place is None or idle or len(x) % (place.stop - place.first):
         return type(layer).forward(layer, x)
     each = len(x) // (place.stop - place.first)
-    whole = x.new_empty(place.whole * each, *x.shape[1:])
+    # Masks are drawn in the order of memory, which may be channels last.
+    order = sorted(range(x.ndim), key=x.stride, reverse=True)
+    whole = torch.empty_permuted(
+        (place.whole * each, *x.shape[1:]), order, dtype=x.dtype, device=x.device
+    )
     kept = whole.bernoulli_(1 - layer.p, generator=layer.generator)
     return x * kept[place.first * each : place.stop * each].div_(1 - layer.p)
 
