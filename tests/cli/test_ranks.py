@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from labelwise.benchmark import Results
 from labelwise.cli import main
@@ -100,3 +102,25 @@ def test_two_ranks_write_what_one_process_writes(arguments, environment, tmp_pat
         alone, together = record("one", strategy), record("two", strategy)
         assert alone["picked_ids"] == together["picked_ids"]
         assert alone["accuracy"] == pytest.approx(together["accuracy"], abs=0.06)
+
+
+@pytest.mark.slow
+def test_two_ranks_pretrain_what_one_process_does(environment, tmp_path):
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(90, 6)).astype(np.float32)
+    np.savez(tmp_path / "blobs.npz", x=rows, y=np.arange(90) % 3)
+    command = ["pretrain", str(tmp_path / "blobs.npz"), "--method", "simclr:hidden=8:width=4"]
+    command += ["--epochs", "3", "--option", "unlabeled_minibatch=25", "--every", "1"]
+    command += ["--network-option", "hidden=8", "--cache", str(tmp_path / "cache")]
+    out, error = torchrun(environment, [*command, "--out", str(tmp_path / "two")])
+    assert "Traceback" not in error
+    assert out.count("encoder: pretrained:") == 1
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--out", str(tmp_path / "one")])
+    assert ended.value.code == 0
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, values in one.items():
+        torch.testing.assert_close(two[name], values, atol=1e-4, rtol=1e-4)
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
+    assert [len(log) for log in logs] == [3, 3]

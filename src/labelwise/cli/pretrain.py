@@ -103,7 +103,8 @@ def pretrain(
 ) -> None:
     """Pretrain a network on a pool without labels; what comes out is an encoder.
 
-    Killed or interrupted, the same command goes on from the last checkpoint.
+    Killed or interrupted, the same command goes on from the last checkpoint. Under torchrun all
+    processes share the work.
     """
     set_threads(threads)
     recipe = parse_pairs(option or [], "--option")
@@ -111,14 +112,15 @@ def pretrain(
     chosen = check_device(device)
 
     from labelwise.benchmark import default_cache
+    from labelwise.learners.parallel import joined
     from labelwise.learners.pretraining import pretrain as run
     from labelwise.pools import open_data
 
     data = open_data(pool, label=label, id=id, split=split, holdout=holdout)
-    for line in data.notes:
-        note(f"note: {line}")
     try:
-        with progress() as listener:
+        with joined() as ranks, progress() as listener:
+            for line in data.notes if ranks.first else ():
+                note(f"note: {line}")
             done = run(
                 data,
                 out,
@@ -139,7 +141,8 @@ def pretrain(
         raise typer.Abort(
             f"checkpoints are kept in {out}; run the same command again to go on"
         ) from None
-    _present(done, json=json)
+    if ranks.first:
+        _present(done, json=json)
 
 
 def _event(seen: Looked) -> Any:
