@@ -13,7 +13,8 @@ import pytest
 from labelwise.benchmark import Results
 from labelwise.cli import main
 from labelwise.cli.progress import _Lines
-from labelwise.cli.simulate import Budget, sample, smaller
+from labelwise.cli.simulate import Budget, _on, sample, smaller
+from labelwise.learners import make_encoder, make_learner
 from labelwise.pools import open_data
 
 PLAN = ["--strategies", "random,margin", "--initial", "6", "--batch", "4", "--rounds", "2"]
@@ -231,3 +232,15 @@ def test_the_demo_says_what_to_look_at(run, monkeypatch, tmp_path):
     pictures = {path.name for path in (tmp_path / "demo" / "report").iterdir()}
     assert {"index.html", "learning_curves.png", "contact_sheet.png"} <= pictures
     assert len(list(tmp_path.iterdir())) == 1  # the cache is in there too
+
+
+def test_a_device_reaches_what_is_inside():
+    for name in ("mlp", "ensemble:mlp", "laplace:mlp", "ensemble:laplace:mlp"):
+        made = _on("cpu", make_learner, name, {"epochs": 3})
+        while hasattr(made, "learner"):
+            made = made.learner
+        assert (made.recipe.device, made.recipe.epochs) == ("cpu", 3)
+    assert _on("cpu", make_learner, "ensemble:logistic", {}).learner.name == "logistic"
+    both = _on("cpu", make_encoder, "concat:timm:resnet18+tfidf", {"balance": False})
+    assert both.encoders[0].device == "cpu"
+    assert not hasattr(both.encoders[1], "device")

@@ -188,7 +188,13 @@ def _on(device: str | None, make: Any, name: str, options: dict[str, Any]) -> An
     made = make(name, **options)
     if device is None or "device" in options:
         return made
-    chooses = hasattr(made, "device") or hasattr(getattr(made, "recipe", None), "device")
+    for part in getattr(made, "encoders", ()):  # of several side by side
+        if hasattr(part, "device"):
+            part.device = device
+    inner = made
+    while hasattr(inner, "learner"):  # of an ensemble, or a posterior
+        inner = inner.learner
+    chooses = hasattr(inner, "device") or hasattr(getattr(inner, "recipe", None), "device")
     return make(name, **options, device=device) if chooses else made
 
 
