@@ -626,15 +626,15 @@ class TestProgress:
 
     def test_the_pace_by_hand(self):
         pace = Pace()
-        assert pace.remaining([("a", 10)]) is None
+        assert pace.remaining({("a", 10): 1}) is None
         pace.observe("a", 100, query=1.0, fit=2.0)
         pace.observe("a", 200, query=3.0, fit=5.0)
         pace.observe("b", 100, query=4.0, fit=4.0)
         # a queries in 2 s, b in 4, who is new in their mean; fits take 3 s at 100, 5 at 200
-        assert pace.remaining([("a", 100)]) == pytest.approx(2 + 3)
-        assert pace.remaining([("b", 400)]) == pytest.approx(4 + 10)
-        assert pace.remaining([("new", 200)]) == pytest.approx(3 + 5)
-        assert pace.remaining([]) == 0
+        assert pace.remaining({("a", 100): 1}) == pytest.approx(2 + 3)
+        assert pace.remaining({("b", 400): 1}) == pytest.approx(4 + 10)
+        assert pace.remaining({("new", 200): 1}) == pytest.approx(3 + 5)
+        assert pace.remaining({}) == 0
 
 
 class TestPlan:

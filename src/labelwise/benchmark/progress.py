@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,33 +41,50 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self._queries: dict[str, list[float]] = defaultdict(list)
-        self._fits: dict[int, list[float]] = defaultdict(list)
+        self._queries: dict[str, _Seconds] = defaultdict(_Seconds)
+        self._fits: dict[int, _Seconds] = defaultdict(_Seconds)
 
     def observe(self, strategy: str, labels: int, *, query: float, fit: float) -> None:
         """Take in a finished round: seconds of its query, and of its fit and evaluation."""
-        self._queries[strategy].append(query)
-        self._fits[labels].append(fit)
+        self._queries[strategy].add(query)
+        self._fits[labels].add(fit)
 
-    def remaining(self, todo: Iterable[tuple[str, int]]) -> float | None:
-        """Seconds for some rounds, each a strategy and its labels; None without a single fit.
+    def remaining(self, todo: Mapping[tuple[str, int], int]) -> float | None:
+        """Seconds for the rounds that are left; None without a single fit.
+
+        Args:
+            todo: how many there are of each strategy and number of labels.
 
         >>> pace = Pace()
         >>> pace.observe("margin", 100, query=1.0, fit=2.0)
-        >>> pace.remaining([("margin", 200), ("badge", 100)])
+        >>> pace.remaining({("margin", 200): 1, ("badge", 100): 1})
         8.0
         """
         if not self._fits:
             return None
-        fits = {labels: _mean(seconds) for labels, seconds in self._fits.items()}
-        queries = {strategy: _mean(seconds) for strategy, seconds in self._queries.items()}
-        usual = _mean(list(queries.values()))
+        queries = {strategy: seconds.mean for strategy, seconds in self._queries.items()}
+        usual = sum(queries.values()) / len(queries)
+        fits: dict[int, float] = {}
         total = 0.0
-        for strategy, labels in todo:
-            nearest = min(fits, key=lambda known: (abs(known - labels), known))
-            total += queries.get(strategy, usual) + fits[nearest] * labels / max(1, nearest)
+        for (strategy, labels), count in todo.items():
+            if labels not in fits:
+                nearest = min(self._fits, key=lambda known: (abs(known - labels), known))
+                fits[labels] = self._fits[nearest].mean * labels / max(1, nearest)
+            total += count * (queries.get(strategy, usual) + fits[labels])
         return total
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+@dataclass
+class _Seconds:
+    """Times of one kind of work."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, seconds: float) -> None:
+        self.total += seconds
+        self.count += 1
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count

@@ -9,10 +9,11 @@ where it was, and ends in the same numbers.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from labelwise.benchmark.experience import write_experience
 from labelwise.benchmark.journal import JOURNAL, Journal, Record, locked, state_after
@@ -158,6 +159,8 @@ class Run:
         self.ids = self.prepared.data.pool.ids
         self.labels = dict(zip(self.ids, self.prepared.data.labels.tolist()))
         self.done: dict[tuple[str, int, int], Record] = {}
+        # Counted, because every event tells what is left and a large plan has many thousand.
+        self.left = Counter((name, self.plan.labels_at(r)) for name, _, r in self.todo())
         for record in self.journal.records:
             if record["kind"] == "round":
                 self._note_round(record)
@@ -194,12 +197,9 @@ class Run:
 
     def tell(self, step: Step, message: str, done: int | None = None, total: int = 0) -> None:
         """Report an event; without numbers of its own it counts rounds."""
-        left = self.todo()
         if done is None:
-            done, total = len(self.done), len(self.done) + len(left)
-        rounds = [(strategy, self.plan.labels_at(round_)) for strategy, _, round_ in left]
-        remaining = self.pace.remaining(rounds)
-        self.listener(Event(step, done, total, message, remaining))
+            done, total = len(self.done), len(self.done) + self.left.total()
+        self.listener(Event(step, done, total, message, self.pace.remaining(self.left)))
 
     def _encode(self, cache: Path) -> tuple[Rows, Rows]:
         def items(done: int, total: int) -> None:
@@ -379,6 +379,7 @@ class Run:
 
     def _note_round(self, record: Record) -> None:
         key = (record["strategy"], record["seed"], record["round"])
+        self.left[key[0], self.plan.labels_at(key[2])] -= key not in self.done
         self.done[key] = record
         fit = record["train_seconds"] + record["evaluate_seconds"]
         self.pace.observe(key[0], record["labels"], query=record["select_seconds"], fit=fit)
