@@ -75,5 +75,7 @@ def test_fused_refuses_other_widths():
         fit("8+x")
     with pytest.raises(InputError, match="hidden must be at least 1"):
         fit(hidden=0)
+    with pytest.raises(InputError, match=r"hidden must be a whole number, got \(3, 4\)"):
+        fit(hidden=(3, 4))
     with pytest.raises(InputError, match=r"dropout must be in \[0, 1\)"):
         fit(dropout=1.0)

@@ -313,6 +313,10 @@ def test_mixed_precision_learns_the_same_thing():
     ("options", "message"),
     [
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"epochs": 2.5}, "epochs must be a whole number, got 2.5"),
+        ({"minibatch": 6.5}, "minibatch must be a whole number, got 6.5"),
+        ({"min_steps": True}, "min_steps must be a whole number, got True"),
+        ({"patience": "3"}, "patience must be a whole number, got '3'"),
         ({"optimizer": "adma"}, "optimizer must be one of sgd, adam, adamw, lars, got 'adma'"),
         ({"schedule": "step"}, "schedule must be one of"),
         ({"learning_rate": -1.0}, "learning_rate must be positive"),

@@ -14,7 +14,7 @@ from labelwise.kernels import Rows, torch_stream
 from labelwise.learners.mlp import RECIPE
 from labelwise.learners.network import NetworkLearner, Objectives
 from labelwise.learners.networks import Dropout, Standardize, build_empty
-from labelwise.learners.recipe import adapt
+from labelwise.learners.recipe import adapt, require_whole
 
 
 class Branches(nn.Module):
@@ -78,8 +78,7 @@ class Fused(NetworkLearner):
         numbers = [int(part) if str(part).isdecimal() else 0 for part in parts]
         if len(numbers) < 2 or min(numbers) < 1:
             raise InputError(f"widths must be those of two modalities or more, got {widths!r}")
-        if hidden < 1:
-            raise InputError(f"hidden must be at least 1, got {hidden}")
+        require_whole("hidden", hidden, 1)
         if not 0 <= dropout < 1:
             raise InputError(f"dropout must be in [0, 1), got {dropout}")
         self.widths = tuple(numbers)

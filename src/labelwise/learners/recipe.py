@@ -74,8 +74,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "minibatch", "unlabeled_minibatch", "patience"):
-            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        _require(self.min_steps >= 0, "min_steps", "at least 0", self.min_steps)
+            require_whole(name, getattr(self, name), 1)
+        require_whole("min_steps", self.min_steps, 0)
         for name, value, known in (
             ("optimizer", self.optimizer, ("sgd", "adam", "adamw", "lars")),
             ("schedule", self.schedule, ("constant", "cosine", "one_cycle")),
@@ -103,6 +103,19 @@ class Recipe:
         if not self.compile:
             del fields["compile"]
         return fields
+
+
+def require_whole(name: str, value: object, least: int) -> None:
+    """Refuse an option that is no whole number of at least so many.
+
+    >>> require_whole("epochs", 2.5, 1)
+    Traceback (most recent call last):
+    labelwise.errors.InputError: epochs must be a whole number, got 2.5
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    _require(whole, name, "a whole number", value)
+    assert isinstance(value, int | np.integer)
+    _require(int(value) >= least, name, f"at least {least}", value)
 
 
 def _require(holds: bool, name: str, rule: str, value: object) -> None:

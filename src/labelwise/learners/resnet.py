@@ -16,7 +16,7 @@ from labelwise.learners.images import channels_first
 from labelwise.learners.network import NetworkLearner, Objectives
 from labelwise.learners.networks import SmallImageResNet, build_empty
 from labelwise.learners.objectives import Augment, Looks
-from labelwise.learners.recipe import Recipe, adapt
+from labelwise.learners.recipe import Recipe, adapt, require_whole
 
 RECIPE = Recipe(
     epochs=100,
@@ -70,8 +70,8 @@ class ResNet18(NetworkLearner):
         **recipe: Any,
     ) -> None:
         super().__init__(adapt(RECIPE, recipe, OPTIONS), objectives)
-        if width < 1 or pad < 0:
-            raise InputError(f"width must be at least 1 and pad at least 0, got {width} and {pad}")
+        require_whole("width", width, 1)
+        require_whole("pad", pad, 0)
         self.width = width
         self.pad = pad
         self.flip = flip
