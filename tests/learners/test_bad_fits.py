@@ -58,6 +58,7 @@ def test_fewer_unlabeled_rows_than_a_minibatch_are_one_smaller_minibatch(left):
     history = fit([CrossEntropy(), seen], 12 - left, minibatch=4, unlabeled_minibatch=64)
     assert history.steps == 3 * -(-(12 - left) // 4)
     assert seen.rows == [list(range(12 - left, 12))] * history.steps
+    assert history.unlabeled_minibatch == left
 
 
 @pytest.mark.parametrize("labels", [1, 3])
