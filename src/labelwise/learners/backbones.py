@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
-from collections.abc import Callable, Iterator
+import logging
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +21,12 @@ from torch import nn
 from labelwise.errors import DataError, InputError, MissingDependencyError, nearest
 from labelwise.learners.networks import isolated_random_state
 from labelwise.learners.torchvision_import import prepare_torchvision
+
+INSTEAD = "weights='<file>.safetensors'"
+"""What to give instead of a name on the hub."""
+
+REACH_SECONDS = 5.0
+"""What the hub is given to answer a first call."""
 
 
 class Backbone(NamedTuple):
@@ -55,9 +65,11 @@ def open_timm(
     """
     timm = load_library("timm", "vision")
     if not timm.is_model(model):
-        raise InputError(f"timm knows no model {model!r}; see timm.list_models()")
+        near = nearest(model, timm.list_models())
+        hint = near if near.startswith("did") else "timm.list_models() has their names"
+        raise InputError(f"timm knows no model {model!r}; {hint}")
     fetch = pretrained and weights is None
-    with loading(f"timm:{model}", "weights='<file>.safetensors'"), _seeded():
+    with loading(f"timm:{model}", INSTEAD, fetch=fetch), seeded():
         network = timm.create_model(model, pretrained=fetch, num_classes=classes)
         if pretrained and weights is not None:
             load_weights(network, weights)
@@ -86,7 +98,7 @@ def open_open_clip(
     """
     if classes:
         raise InputError(f"open_clip:{model} was pretrained on texts, and has no source classes")
-    library = load_library("open_clip", "vision")
+    library = load_library("open_clip", "clip")
     architecture, _, tag = model.partition("/")
     known = library.list_models()
     if architecture not in known:
@@ -101,8 +113,13 @@ def open_open_clip(
             if tags
             else f"open_clip has no weights of {architecture!r}: give weights='<file>.safetensors'"
         )
-    with loading(f"open_clip:{model}", "weights='<file>.safetensors'"), _seeded():
-        network = library.create_model(architecture, pretrained=tag if fetch else None)
+    with loading(f"open_clip:{model}", INSTEAD, fetch=fetch), seeded(), _unsaid():
+        network = library.create_model(
+            architecture,
+            pretrained=tag if fetch else None,
+            pretrained_text=False,  # of another hub
+            require_pretrained=fetch,
+        )
         if pretrained and weights is not None:
             load_weights(network, weights)
     tower = network.visual
@@ -112,6 +129,24 @@ def open_open_clip(
     mean = mean or library.constants.OPENAI_DATASET_MEAN
     spread = spread or library.constants.OPENAI_DATASET_STD
     return Backbone(_Tower(tower), int(tower.output_dim), size, tuple(mean), tuple(spread))
+
+
+@contextlib.contextmanager
+def _unsaid() -> Iterator[None]:
+    """Inside, nothing is logged without a logger's name, as open_clip does.
+
+    It calls a network random whose weights are loaded later, and says twice what it raises.
+    """
+    root = logging.getLogger()
+
+    def refuse(record: logging.LogRecord) -> bool:
+        return False
+
+    root.addFilter(refuse)
+    try:
+        yield
+    finally:
+        root.removeFilter(refuse)
 
 
 class _Tower(nn.Module):
@@ -128,34 +163,54 @@ class _Tower(nn.Module):
         return features
 
 
-_FAMILIES: dict[str, Callable[..., Backbone]] = {"timm": open_timm, "open_clip": open_open_clip}
-
-
-def open_backbone(
-    name: str, *, weights: str | None = None, pretrained: bool = True, classes: int = 0
-) -> Backbone:
-    """A pretrained image network as ``timm:<name>`` or ``open_clip:<architecture>/<weights>``.
-
-    Raises:
-        InputError: another family, or what the family refuses.
-    """
-    family, _, model = name.partition(":")
-    if family not in _FAMILIES or not model:
-        known = " or ".join(f"'{each}:<name>'" for each in _FAMILIES)
-        raise InputError(f"a pretrained image network is written {known}, got {name!r}")
-    return _FAMILIES[family](model, weights=weights, pretrained=pretrained, classes=classes)
-
-
 @contextlib.contextmanager
-def loading(name: str, instead: str) -> Iterator[None]:
-    """Turns what a hub's library raises when it cannot load into one line."""
+def loading(name: str, instead: str, *, fetch: bool = False) -> Iterator[None]:
+    """Turns what a hub's library raises when it cannot load into one line.
+
+    Args:
+        name: what is loaded. instead: what to give where there is no network.
+        fetch: whether it may come from the hub. Where that cannot be reached, only what was
+            fetched before is looked for; the libraries would try again for most of a minute.
+    """
     try:
-        yield
+        with _fetching() if fetch else contextlib.nullcontext():
+            yield
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
             f"encoder {name!r} cannot be loaded ({reason[:200]}); without a network give {instead}"
         ) from error
+
+
+@contextlib.contextmanager
+def _fetching() -> Iterator[None]:
+    """Inside, the hub is known to be out of reach, where it is.
+
+    Raises:
+        OSError: nothing was fetched before either.
+    """
+    try:
+        known = importlib.import_module("huggingface_hub").constants
+    except ImportError:  # then the library fetches from elsewhere
+        yield
+        return
+    host = urlsplit(known.ENDPOINT)
+    before = known.HF_HUB_OFFLINE
+    if not before and not getproxies():
+        try:
+            port = host.port or (80 if host.scheme == "http" else 443)
+            socket.create_connection((host.hostname or "", port), REACH_SECONDS).close()
+        except OSError:
+            known.HF_HUB_OFFLINE = True
+    try:
+        yield
+    except OSError as error:
+        if known.HF_HUB_OFFLINE:
+            said = f"it was not fetched before, and {host.netloc} cannot be reached"
+            raise OSError(said) from error
+        raise
+    finally:
+        known.HF_HUB_OFFLINE = before
 
 
 def load_library(name: str, extra: str) -> Any:
@@ -205,6 +260,6 @@ def file_stamp(path: str | None) -> str | None:
         raise DataError(f"weights {path!r} cannot be read: {error.strerror}") from error
 
 
-def _seeded() -> contextlib.AbstractContextManager[None]:
-    """What a library draws while it makes a network leaves no trace."""
+def seeded() -> contextlib.AbstractContextManager[None]:
+    """Inside, what a library draws while it makes a network is of seed 0, and leaves no trace."""
     return isolated_random_state(0, torch.device("cpu"))

@@ -168,11 +168,11 @@ class Validation:
         """
         network.eval()
         right, loss = 0, 0.0
-        first, step = self.ranks.rank * VALIDATION_BLOCK, self.ranks.size * VALIDATION_BLOCK
-        for start in range(first, len(self.labels), step):
-            labels = self.labels[start : start + VALIDATION_BLOCK]
+        size: int = getattr(network, "rows_at_once", VALIDATION_BLOCK)
+        for start in range(self.ranks.rank * size, len(self.labels), self.ranks.size * size):
+            labels = self.labels[start : start + size]
             with autocast(self._recipe, labels.device):
-                logits = network(self.inputs[start : start + VALIDATION_BLOCK]).float()
+                logits = network(self.inputs[start : start + size]).float()
             right += int((logits.argmax(1) == labels).sum())
             loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
         right, loss = self.ranks.total(torch.tensor([right, loss]).double()).tolist()

@@ -1,4 +1,4 @@
-"""Pretrained image networks as learners: a linear probe, LoRA, or all weights."""
+"""Pretrained networks of images or texts as learners: a linear probe, LoRA, or all weights."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from labelwise.errors import InputError
 from labelwise.kernels import Rows, torch_stream
+from labelwise.learners.adapted import Adapted, AdaptedImages, AdaptedTexts, shortened
 from labelwise.learners.augment import CropFlip
-from labelwise.learners.backbones import Backbone, file_stamp, open_backbone
+from labelwise.learners.backbones import Backbone, file_stamp, open_open_clip, open_timm
+from labelwise.learners.hub_transformers import folder_stamp, open_texts, open_transformers
 from labelwise.learners.images import channels_first
 from labelwise.learners.lora import add_lora
 from labelwise.learners.network import NetworkLearner, NetworkModel, Objectives
@@ -48,86 +47,55 @@ OPTIONS = (
 )
 
 
-class Adapted(nn.Module):
-    """Images to what a backbone expects, the backbone, and a new linear head.
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Names as a tuple, also of one text with commas between."""
+    return tuple(given.split(",") if isinstance(given, str) else given)
 
-    Args:
-        backbone: features of standardized images.
-        classes: C.
-        size: (height, width) that images are scaled to; None leaves them.
-        channels_first: whether rows are (channels, H, W) and not (H, W, channels).
+
+_FAMILIES: dict[str, Callable[..., Backbone]] = {
+    "timm": open_timm,
+    "open_clip": open_open_clip,
+    "transformers": open_transformers,
+}
+
+
+def open_backbone(
+    name: str, *, weights: str | None = None, pretrained: bool = True, classes: int = 0
+) -> Backbone:
+    """A pretrained image network as ``<family>:<name>``.
+
+    Raises:
+        InputError: another family, or what the family refuses.
     """
-
-    mean: Tensor
-    spread: Tensor
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        classes: int,
-        size: tuple[int, int] | None,
-        channels_first: bool,
-    ) -> None:
-        super().__init__()
-        self.size = size
-        self.channels_first = channels_first
-        self.register_buffer("mean", torch.tensor(backbone.mean).reshape(3, 1, 1))
-        self.register_buffer("spread", torch.tensor(backbone.spread).reshape(3, 1, 1))
-        self.backbone = backbone.network
-        self.head = nn.utils.skip_init(nn.Linear, backbone.width, classes)
-
-    def prepared(self, x: Tensor) -> Tensor:
-        """(n, 3, height, width) standardized; whole numbers are 0..255, fractions 0..1."""
-        x = x.float() if x.is_floating_point() else x.float() / 255
-        if not self.channels_first:
-            x = x.permute(0, 3, 1, 2)
-        if x.shape[1] == 1:
-            x = x.expand(-1, 3, -1, -1)
-        if self.size is not None and tuple(x.shape[2:]) != self.size:
-            x = functional.interpolate(
-                x, self.size, mode="bilinear", antialias=True, align_corners=False
-            )
-        return (x - self.mean) / self.spread
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, ...) images to (n, C) logits."""
-        return self.head(self.backbone(self.prepared(x)))
-
-    def train(self, mode: bool = True) -> Adapted:
-        """Training mode; what is frozen as a whole stays in evaluation mode.
-
-        A frozen normalization that went on measuring its minibatches would not be frozen.
-        """
-        super().train(mode)
-        if not any(p.requires_grad for p in self.backbone.parameters()):
-            self.backbone.eval()
-        for module in self.backbone.modules():
-            own = list(module.parameters(recurse=False))
-            frozen = bool(own) and not any(p.requires_grad for p in own)
-            if isinstance(module, _BatchNorm) and frozen:
-                module.eval()
-        return self
+    family, _, model = name.partition(":")
+    if family not in _FAMILIES or not model:
+        known = " or ".join(f"'{each}:<name>'" for each in _FAMILIES)
+        raise InputError(f"a pretrained network is written {known}, got {name!r}")
+    return _FAMILIES[family](model, weights=weights, pretrained=pretrained, classes=classes)
 
 
 class Finetune(NetworkLearner):
-    """A pretrained image network with a new linear head, trained on the labeled rows.
+    """A pretrained network with a new linear head, trained on the labeled rows.
 
     Inputs are images, (N, H, W, channels) or (N, channels, H, W) with 1 or 3 channels: whole
-    numbers 0..255, as ``pixels`` makes them, or fractions 0..1.
+    numbers 0..255, as ``pixels`` makes them, or fractions 0..1. Or, for a text network, they are
+    (N, L) tokens, as ``tokens:<name>`` makes them of the same name.
 
     Args:
-        backbone: ``timm:<name>`` or ``open_clip:<architecture>/<weights>``; by name,
-            ``finetune:timm:<name>``.
+        backbone: ``timm:<name>``, ``open_clip:<architecture>/<weights>`` or
+            ``transformers:<name or folder>``; by name, ``finetune:timm:<name>``.
         tune: ``"full"`` trains all weights, ``"lora"`` changes of low rank of the linear layers,
             ``"head"`` the new head alone. (For ``"head"`` it is much cheaper to encode the pool
             once and fit ``logistic``; here augmentation sees the images.)
-        weights: a ``.safetensors`` file to use instead of fetching the weights.
+        weights: a ``.safetensors`` file to use instead of fetching the weights; for transformers
+            name the folder of the network instead.
         size: pixels that images are scaled to, a side; None takes the size that the network was
             trained on. Convolutions take any, transformers their own.
         pad, flip: training images are shifted by up to ``pad`` pixels and mirrored half of the
             time.
         frozen: beginnings of names of the backbone's parameters that are left as they are, such
-            as ``("conv1", "layer1")``; for ``tune="full"``.
+            as ``("conv1", "layer1")``; for ``tune="full"``. Like other names here, also as one
+            text with commas between.
         rank, alpha, targets: of LoRA, see `LowRank` and `add_lora`.
         source_centers: (K, ...) images shaped as the pool's, the most typical one of each class
             that the network was pretrained on (see `source_centers`), or a ``.npy`` file of them.
@@ -138,7 +106,7 @@ class Finetune(NetworkLearner):
 
     Raises:
         InputError: an option out of range, a network without linear layers for LoRA, inputs
-            that are no images.
+            that are neither images nor tokens of this network's.
         MissingDependencyError: the backbone's library is not installed.
         DataError: weights that cannot be fetched or loaded.
 
@@ -156,12 +124,12 @@ class Finetune(NetworkLearner):
         size: int | None = None,
         pad: int = 4,
         flip: bool = True,
-        frozen: Sequence[str] = (),
+        frozen: str | Sequence[str] = (),
         rank: int = 8,
         alpha: float = 16.0,
-        targets: Sequence[str] = (),
+        targets: str | Sequence[str] = (),
         source_centers: Any = None,
-        source_layers: tuple[str, str] | None = None,
+        source_layers: str | tuple[str, str] | None = None,
         objectives: Objectives = (),
         **recipe: Any,
     ) -> None:
@@ -179,13 +147,19 @@ class Finetune(NetworkLearner):
             raise InputError("source_centers and source_layers are given together, or neither")
         self.name = f"finetune:{backbone}"
         self.backbone = backbone
+        self.family, _, self._model = backbone.partition(":")
+        self.reads = {"image": "pixels"}
+        if self.family == "transformers":
+            self.reads["text"] = f"tokens:{self._model}"
         self.tune = tune
         self.weights = weights
         self.size = size
         self.pad, self.flip = pad, flip
-        self.frozen, self.targets = tuple(frozen), tuple(targets)
+        self.frozen, self.targets = _names(frozen), _names(targets)
         self.rank, self.alpha = rank, float(alpha)
-        self.source_layers = source_layers
+        self.source_layers = None if source_layers is None else _names(source_layers)
+        if self.source_layers is not None and len(self.source_layers) != 2:
+            raise InputError(f"source_layers must be two names, got {source_layers!r}")
         self._centers: Rows | None = None
         if source_centers is not None:
             held = Rows(source_centers, "source_centers").tensor()
@@ -196,7 +170,7 @@ class Finetune(NetworkLearner):
         """Everything that decides a fit besides data and seed; weights by their content."""
         own: dict[str, Any] = {
             "tune": self.tune,
-            "weights": file_stamp(self.weights),
+            "weights": self._stamp(),
             "size": self.size,
             "pad": self.pad,
             "flip": self.flip,
@@ -216,15 +190,29 @@ class Finetune(NetworkLearner):
         return self.__dict__ | {"_known": None}
 
     def build(self, inputs: Rows, classes: int, seed: int) -> nn.Module:
-        """The pretrained network with a new head."""
-        return self._make(inputs.shape[1:], classes, seed, pretrained=True)
+        """The pretrained network with a new head.
+
+        Raises:
+            InputError: fractions or unknown tokens for a text network.
+        """
+        if self._takes_texts(inputs.shape[1:]) and inputs.dtype.is_floating_point:
+            raise InputError(
+                f"{self.name} takes images, or tokens as the 'tokens:{self._model}' encoder makes "
+                f"them, got rows of {inputs.shape[1]} fractions"
+            )
+        network = self._make(inputs.shape[1:], classes, seed, pretrained=True)
+        if isinstance(network, AdaptedTexts):
+            self._check_tokens(inputs, network)
+        return network
 
     def empty(self, item_shape: tuple[int, ...], classes: int, seed: int = 0) -> Adapted:
         """The network without its weights, to load others into."""
         return self._make(item_shape, classes, seed, pretrained=False)
 
     def looks(self, item_shape: tuple[int, ...]) -> Looks:
-        """Shifts and flips."""
+        """Shifts and flips of images; texts are only cut to the longest of a minibatch."""
+        if self._takes_texts(item_shape):
+            return Looks(shortened)
         if not self.pad and not self.flip:
             return Looks()
         return Looks(CropFlip(self.pad, self.flip, channels_first(item_shape)))
@@ -267,7 +255,8 @@ class Finetune(NetworkLearner):
                 f"{self._centers.shape[1:]}"
             )
         made = open_backbone(self.backbone, weights=self.weights, classes=len(self._centers))
-        network = Adapted(made, 1, self._scaled(made), channels_first(inputs.shape[1:]))
+        first = channels_first(inputs.shape[1:])
+        network = AdaptedImages(made, 1, self._scaled(made), first)
         whole = _Source(network).to(pick_device(self.recipe.device))
         early, late = (f"network.backbone.{name}" for name in self.source_layers)
         seen = [
@@ -280,12 +269,10 @@ class Finetune(NetworkLearner):
     def _make(
         self, item_shape: tuple[int, ...], classes: int, seed: int, *, pretrained: bool
     ) -> Adapted:
-        first = channels_first(item_shape)
-        channels = item_shape[0] if first else item_shape[2]
-        if channels == 4:
-            raise InputError(f"{self.name} takes images of 1 or 3 channels, got 4")
-        made = open_backbone(self.backbone, weights=self.weights, pretrained=pretrained)
-        network = Adapted(made, classes, self._scaled(made), first)
+        if self._takes_texts(item_shape):
+            network = self._of_texts(item_shape[0], classes, pretrained)
+        else:
+            network = self._of_images(item_shape, classes, pretrained)
         adopt_dropout(network)
         initialize(network.head, torch_stream(seed, "parameters"))
         if self.tune == "head":
@@ -301,6 +288,39 @@ class Finetune(NetworkLearner):
         else:
             self._freeze(network.backbone)
         return network
+
+    def _stamp(self) -> str | None:
+        """What identifies weights that are on disk; None for those of a hub."""
+        if self.family == "transformers":
+            return folder_stamp(self._model)
+        return file_stamp(self.weights)
+
+    def _takes_texts(self, item_shape: tuple[int, ...]) -> bool:
+        return self.family == "transformers" and len(item_shape) == 1
+
+    def _of_texts(self, length: int, classes: int, pretrained: bool) -> Adapted:
+        for name in ("weights", "size", "source_layers"):
+            if getattr(self, name) is not None:
+                raise InputError(f"{name} is not for networks of texts, such as {self.backbone}")
+        made, width = open_texts(self._model, length=length, pretrained=pretrained)
+        return AdaptedTexts(made, width, classes, length)
+
+    def _of_images(self, item_shape: tuple[int, ...], classes: int, pretrained: bool) -> Adapted:
+        first = channels_first(item_shape)
+        channels = item_shape[0] if first else item_shape[2]
+        if channels == 4:
+            raise InputError(f"{self.name} takes images of 1 or 3 channels, got 4")
+        made = open_backbone(self.backbone, weights=self.weights, pretrained=pretrained)
+        return AdaptedImages(made, classes, self._scaled(made), first)
+
+    def _check_tokens(self, inputs: Rows, network: AdaptedTexts) -> None:
+        """Refuse what is no token of the network: looking it up would fail in the midst."""
+        largest = max(int(block.max()) for _, block in inputs.blocks())
+        if largest >= network.vocabulary:
+            raise InputError(
+                f"inputs have the token {largest}, and {self.backbone} knows those below "
+                f"{network.vocabulary}: encode the texts by 'tokens:{self._model}'"
+            )
 
     def _freeze(self, backbone: nn.Module) -> None:
         names = [name for name, _ in backbone.named_parameters()]
@@ -319,7 +339,7 @@ class Finetune(NetworkLearner):
 class _Source(nn.Module):
     """A pretrained network with its own classifier, on images as the pool has them."""
 
-    def __init__(self, network: Adapted) -> None:
+    def __init__(self, network: AdaptedImages) -> None:
         super().__init__()
         self.network = network
 

@@ -1,4 +1,4 @@
-"""Pretrained networks by name: timm and open_clip for images, transformers for texts.
+"""Pretrained networks by name: timm and open_clip for images, transformers for texts too.
 
 The libraries are optional and fetch weights when a name is first used. Without a network, give
 the path of weights in safetensors form; a file of any other form is refused.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -18,15 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from labelwise.errors import InputError
-from labelwise.learners.backbones import (
-    Backbone,
-    file_stamp,
-    load_library,
-    loading,
-    open_open_clip,
-    open_timm,
-)
+from labelwise.learners.backbones import Backbone, file_stamp, open_open_clip, open_timm
 from labelwise.learners.base import Progress
+from labelwise.learners.hub_transformers import (
+    folder_stamp,
+    most_tokens,
+    open_texts,
+    open_tokenizer,
+    open_transformers,
+    tokenize,
+)
 from labelwise.learners.overlap import Batch, overlapped
 from labelwise.learners.recipe import pick_device
 from labelwise.pools import ImagePool, Pool, TextPool
@@ -196,18 +196,24 @@ class OpenCLIP(_Images):
         super().__init__("open_clip", open_open_clip, model, weights, minibatch, device)
 
 
-class Transformers(_Pretrained):
-    """Mean over tokens of the last layer of a pretrained text network of transformers.
+class Transformers(_Images):
+    """Features of a pretrained network of transformers: of images or of texts, as the pool is.
+
+    Of an image they are what the network pools itself, else its class token, else the mean over
+    positions; of a network for images and texts, the image tower's. Of a text they are the mean
+    of the last layer over its tokens.
 
     Args:
         model: a name on the hub, or the path of a folder with the network in safetensors form.
-        minibatch: texts at once.
-        tokens: longer texts are cut.
+        minibatch: images or texts at once.
+        tokens: longer texts are cut, and those that the network cannot take in any case.
         device: None takes CUDA where there is one.
 
     Raises:
-        MissingDependencyError: transformers is not installed.
-        DataError: the network cannot be fetched or loaded.
+        InputError: an option out of range; at `fit`, a pool of neither kind, or a network of
+            the other.
+        MissingDependencyError: at `fit`, transformers is not installed.
+        DataError: at `fit`, the network cannot be fetched or loaded.
     """
 
     def __init__(
@@ -218,51 +224,45 @@ class Transformers(_Pretrained):
         tokens: int = 256,
         device: str | None = None,
     ) -> None:
-        super().__init__("transformers", model, minibatch, device)
+        super().__init__("transformers", open_transformers, model, None, minibatch, device)
         if tokens < 1:
             raise InputError(f"tokens must be at least 1, got {tokens}")
         self.tokens = tokens
+        self._tokenizer: Any = None
 
     def signature(self) -> dict[str, Any]:
-        """Name, version of the encoding, and options."""
-        weights = Path(self.model) / "model.safetensors"
-        stamp = file_stamp(str(weights)) if weights.is_file() else None
-        return {"name": self.name, "version": 1, "tokens": self.tokens, "weights": stamp}
+        """Name, version of the encoding, options, and the content of a folder."""
+        stamp = folder_stamp(self.model)
+        return {"name": self.name, "version": 2, "tokens": self.tokens, "weights": stamp}
 
     def fit(self, pool: Pool, *, seed: int) -> Self:
-        """Load tokenizer and network. Nothing is learned from the pool."""
-        _check_kind(self.name, pool, TextPool)
-        library = load_library("transformers", "text")
-        with loading(self.name, "the path of a folder with the network as its name"):
-            self._tokenizer = library.AutoTokenizer.from_pretrained(self.model)
-            network = library.AutoModel.from_pretrained(self.model, use_safetensors=True)
-        self._network = network.to(pick_device(self.device)).eval()
+        """Load the network, and a tokenizer for texts. Nothing is learned from the pool."""
+        self._tokenizer = None
+        if not isinstance(pool, TextPool):
+            return super().fit(_check_kind(self.name, pool, ImagePool, TextPool), seed=seed)
+        self._tokenizer = open_tokenizer(self.model)
+        self._length = most_tokens(self._tokenizer, self.tokens)
+        network, self._width = open_texts(self.model, length=self._length)
+        self._network = network.to(pick_device(self.device))
         return self
 
-    def item_shape(self) -> tuple[int, ...]:
-        """(D,), the width of the network's last layer."""
-        config: Any = self._loaded().config
-        return (int(config.hidden_size),)
-
     def _read(self, pool: Pool, rows: NDArray[np.int64]) -> Batch:
-        given = self._tokenizer(
-            _check_kind(self.name, pool, TextPool).texts(rows),
-            padding=True,
-            truncation=True,
-            max_length=self.tokens,
-            return_tensors="pt",
-        )
-        return dict(given)
+        if self._tokenizer is None:
+            return super()._read(pool, rows)
+        texts = _check_kind(self.name, pool, TextPool).texts(rows)
+        return {"tokens": torch.from_numpy(tokenize(self._tokenizer, texts, self._length))}
 
     def _features(self, batch: Batch) -> Tensor:
-        states: Tensor = self._loaded()(**batch).last_hidden_state
-        mask = batch["attention_mask"][:, :, None].to(states.dtype)
-        return ((states * mask).sum(1) / mask.sum(1).clamp(min=1)).float()
+        if self._tokenizer is None:
+            return super()._features(batch)
+        features: Tensor = self._loaded()(batch["tokens"])
+        return features.float()
 
 
-def _check_kind(name: str, pool: Pool, kind: type[Any]) -> Any:
-    if not isinstance(pool, kind):
+def _check_kind(name: str, pool: Pool, *kinds: type[Any]) -> Any:
+    if not isinstance(pool, kinds):
+        told = " or ".join(each.kind for each in kinds)
         raise InputError(
-            f"the {name} encoder reads pools of kind {kind.kind}, and this one is {pool.kind}"
+            f"the {name} encoder reads pools of kind {told}, and this one is {pool.kind}"
         )
     return pool

@@ -35,7 +35,7 @@ _LEARNER_FAMILIES = {
     "sklearn": _Entry(f"{_HERE}.scikit:Scikit", {}, "any scikit-learn classifier, by class path"),
     "ensemble": _Entry(f"{_HERE}.ensemble:Ensemble", {}, "several fits of a learner: draws"),
     "fused": _Entry(f"{_HERE}.fused:Fused", {}, "a branch for each modality, by their widths"),
-    "finetune": _Entry(f"{_HERE}.finetune:Finetune", {}, "a pretrained image network, tuned"),
+    "finetune": _Entry(f"{_HERE}.finetune:Finetune", {}, "a pretrained network, tuned"),
     "laplace": _Entry(f"{_HERE}.laplace:Laplace", {}, "a learner with a posterior of its head"),
 }
 _ENCODERS = {
@@ -53,7 +53,8 @@ _ENCODER_FAMILIES = {
     "timm": _Entry(f"{_HERE}.hub:Timm", {}, "a pretrained image network of timm"),
     "concat": _Entry(f"{_HERE}.concat:Concat", {}, "several encoders side by side, joined by +"),
     "open_clip": _Entry(f"{_HERE}.hub:OpenCLIP", {}, "the image tower of open_clip"),
-    "transformers": _Entry(f"{_HERE}.hub:Transformers", {}, "a pretrained text network"),
+    "transformers": _Entry(f"{_HERE}.hub:Transformers", {}, "a pretrained text or image network"),
+    "tokens": _Entry(f"{_HERE}.tokens:Tokens", {}, "texts as tokens, for networks of transformers"),
 }
 _DEFAULTS = {
     "image": ("patches", "auto"),
