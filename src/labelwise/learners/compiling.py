@@ -7,7 +7,8 @@ differentiated twice.
 
 Compiling takes half a minute for a small network and minutes for a large one, for every fit, and
 again for minibatches of another shape. So it pays in long fits: pretraining, end-to-end training
-of images, not in a round of active learning that takes seconds.
+of images, not in a round of active learning that takes seconds. Fits that `fit_many` trains
+together are batched by hand and never compiled.
 """
 
 from __future__ import annotations
