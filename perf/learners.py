@@ -6,7 +6,7 @@ folder: the same command goes on after a break, makes the page anew where nothin
 and with ``--parts`` the parts can be made by processes side by side.
 
 - ``objectives``: a narrow ResNet-18 from scratch on 2,000 images, 200 of them with labels.
-- ``pretraining``: 10 minutes on 2,000 images without labels, against the offline encoder.
+- ``pretraining``: some minutes on 2,000 images without labels, against the offline encoder.
 - ``scratch``, ``neighbors``, ``curves``: the whole of CIFAR-10, for a CUDA GPU.
 """
 
@@ -26,7 +26,17 @@ from labelwise.benchmark.findings import ALPHA, interval, p_value, percent, poin
 from labelwise.benchmark.journal import JOURNAL, Journal, Record, locked, parse, write_atomically
 from labelwise.errors import ResultsError
 from perf.common import command_line, table
-from perf.learners_runs import FOR_GPU, PARTS, QUICK, STRATEGIES, SUPERVISED, Run, Sizes, find
+from perf.learners_runs import (
+    DECIDE,
+    FOR_GPU,
+    PARTS,
+    QUICK,
+    STRATEGIES,
+    SUPERVISED,
+    Run,
+    Sizes,
+    find,
+)
 
 PAGE = Path("docs/results/learners.md")
 ABOUT = (
@@ -45,9 +55,10 @@ def measure(part: str, folder: Path, sizes: Sizes, seeds: int, command: str) -> 
     """
     at = folder / part
     with locked(at), Journal(at / JOURNAL) as journal:
-        made_by = json.loads(json.dumps({"kind": "sizes", **asdict(sizes)}))
+        decisive = {name: asdict(sizes)[name] for name in DECIDE[part].split()}
+        made_by = json.loads(json.dumps({"kind": "sizes", **decisive}))
         there = find(journal.records, kind="sizes")
-        if there and there[0] != made_by:
+        if there and not find(there, **made_by):
             raise ResultsError(f"{at} holds results of other sizes: name another folder")
         if not there:
             journal.append(made_by)
@@ -83,12 +94,14 @@ def _objectives(records: list[Record]) -> list[str]:
     parts.append(
         f"{sizes['images']:,} images of each set {scale}, drawn by the seed; {sizes['labels']} of "
         f"them, at random, with labels, the others without; {sizes['tested']:,} test images, "
-        f"always the same. A ResNet-18 of width {sizes['width']}, {fits[0]['steps']} steps of SGD "
-        f"with {sizes['minibatch']} labeled and {sizes['unlabeled']} unlabeled images at most, one "
-        f"cycle of the learning rate up to {sizes['rate']:g}. All trainings of a seed have the "
+        f"always the same. A ResNet-18 of width {sizes['fit_width']}, {fits[0]['steps']} steps of "
+        f"SGD with {sizes['minibatch']} labeled and {sizes['unlabeled']} unlabeled images at most, "
+        f"one cycle of the learning rate up to {sizes['rate']:g}. All trainings of a seed have the "
         "same images, labels, first weights, order and number of steps. Objectives have their "
         "default options, but for Barlow's projector, which is 4 times as wide as this network's "
-        "embeddings, as by default it is of the full one's. Nothing was tuned on these seeds."
+        "embeddings, as by default it is of the full one's; the last two rows have options that "
+        "their documentation names for short fits, and beside cross-entropy. Nothing was tuned on "
+        "these seeds."
     )
     for name in dict.fromkeys(r["data"] for r in fits):
         parts += [f"### {name}", *_compared(find(fits, data=name))]
@@ -135,20 +148,21 @@ def _verdict(pairs: Mapping[str, Paired], corrected: Mapping[str, float]) -> str
 
 
 def _pretraining(records: list[Record]) -> list[str]:
-    parts = ["## Some minutes of pretraining against the offline encoder"]
+    parts = ["## Minutes of pretraining against the offline encoder"]
     made, heads = find(records, kind="pretraining"), find(records, kind="head")
     if not made:
         return [*parts, f"{NOT_RUN}: `python -m perf.learners runs/learners --parts pretraining`."]
     sizes = find(records, kind="sizes")[0]
     scale = "as they are" if sizes["side"] is None else f"scaled to {sizes['side']} pixels"
     parts.append(
-        f"SimCLR, the default of `labelwise pretrain`, for {sizes['minutes']:g} minutes of wall "
-        f"time on the seed's {sizes['images']:,} images {scale}, with a ResNet-18 of width "
-        f"{sizes['width']}; `patches` learns from the same images at full size. Minutes are of one "
-        "thread of a machine that did other work beside, so an idle one gets further in them. On "
-        "the frozen embeddings of either the better of ridge and logistic regression, chosen by "
+        f"SimCLR, the default of `labelwise pretrain`, for {sizes['pretraining']} epochs of the "
+        f"seed's {sizes['images']:,} images {scale}, with a ResNet-18 of width {sizes['width']}; "
+        "`patches` learns from the same images at full size. Seconds are wall time of one thread "
+        "on a machine that did much other work, so epochs were set and not minutes; seconds of "
+        "processor time are what an idle core needs (where the run was not interrupted). On the "
+        "frozen embeddings of either the better of ridge and logistic regression, by held-out "
         f"labeled rows, learns from the same labels, drawn {sizes['heads']} times; intervals are "
-        "over these draws, for one pretraining each."
+        "over these draws, of one pretraining each."
     )
     rows = [row for run in made for row in _heads(find(heads, data=run["data"], seed=run["seed"]))]
     shown = [{k: v for k, v in row.items() if k != "pair"} for row in rows]
@@ -207,6 +221,7 @@ def _encoding(run: Record, seen: Record) -> dict[str, object]:
         "encoder": f"`{seen['encoder']}`",
         "made": made,
         "s": round(run["seconds"] if mine else seen["seconds"]),
+        "s of processor": round(run["processor"]) if mine and run["processor"] else "",
         "columns": f"{seen['columns']:,}",
         "kNN, pool": percent(seen["knn"]),
         "kNN, test": percent(seen["knn_test"]),
@@ -306,13 +321,13 @@ def main() -> None:
         "--parts", default="objectives,pretraining", help=f"of {', '.join(PARTS)}, with commas"
     )
     parser.add_argument("--seeds", type=int, help=f"of a part; by default {SEEDS}")
-    parser.add_argument("--minutes", type=float, help="of a pretraining; 10 by default")
+    parser.add_argument("--epochs", type=int, help="of a pretraining on the CPU; 120 by default")
     parser.add_argument("--page", type=Path, help=f"{PAGE} by default, of --quick in the folder")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
     given = parser.parse_args()
     sizes = QUICK if given.quick else Sizes()
-    if given.minutes is not None:
-        sizes = replace(sizes, minutes=given.minutes)
+    if given.epochs is not None:
+        sizes = replace(sizes, pretraining=given.epochs)
     parts = [part for part in given.parts.split(",") if part]
     for part in parts:
         if part not in PARTS:

@@ -27,11 +27,14 @@ TRAININGS = (
     "cross_entropy+fixmatch",
     "cross_entropy+joint_entropy",
     "cross_entropy+tod",
-    "cross_entropy+barlow_twins:hidden=512:width=512",
+    "cross_entropy+barlow_twins:hidden=256:width=256",
+    "cross_entropy+fixmatch:threshold=0.7",
+    "cross_entropy+barlow_twins:hidden=256:width=256:weight=0.01",
 )
 """What is compared: the labels alone, and what each objective adds, with its default options.
 
-The projector is 4 times as wide as the embedding, as it is by default on the full network.
+The projector is 4 times as wide as the embedding, as it is by default on the full network. The
+last two are the options that the objectives' own pages name for short fits, and beside labels.
 """
 
 STRATEGIES = "random,margin,badge,k_center,base,typiclust"
@@ -45,12 +48,12 @@ class Sizes:
         data: names of image sets; the first is the one that the GPU's parts take whole.
         images, tested: drawn of the pool (by seed) and of the test set (always the same).
         side: pixels that images are scaled to; None takes them as they are.
-        width: of the first stage of the networks that are trained on the CPU.
+        width, fit_width: of the first stage of networks on the CPU, pretrained and from scratch.
         labels, epochs, minibatch, unlabeled, rate: of the fits that compare objectives.
         filters: of the offline encoder; None for its own number.
-        minutes: that a pretraining may take on the CPU.
+        pretraining: epochs on the CPU; 120 are 5 minutes of an idle thread, 10 of half of one.
         probed: labels that heads on frozen embeddings are given.
-        heads: how often those are drawn.
+        heads, head: how often those are drawn, and what learns from them, also in the curves.
         full_width, full_epochs, full_minibatch: of the ResNet that learns the whole set.
         methods: of pretraining on the whole set, with epochs; curves stand on the first.
         batch, rounds: of the curves; the initial set is as large as a batch.
@@ -61,15 +64,17 @@ class Sizes:
     tested: int = 2000
     side: int | None = 16
     width: int = 16
+    fit_width: int = 8
     labels: int = 200
     epochs: int = 40
     minibatch: int = 32
     unlabeled: int = 32
-    rate: float = 0.025
+    rate: float = 0.1
     filters: int | None = None
-    minutes: float = 10.0
+    pretraining: int = 120
     probed: tuple[int, ...] = (200, 1000)
     heads: int = 5
+    head: str = "auto"
     full_width: int = 64
     full_epochs: int = 60
     full_minibatch: int = 512
@@ -78,20 +83,31 @@ class Sizes:
     rounds: int = 9
 
 
+DECIDE = {
+    "objectives": "data images tested side fit_width labels epochs minibatch unlabeled rate",
+    "pretraining": "data images tested side width pretraining probed heads filters",
+    "scratch": "data full_width full_epochs full_minibatch",
+    "neighbors": "data full_width methods",
+    "curves": "data full_width methods batch rounds",
+}
+"""The sizes that decide what a part measures."""
+
 QUICK = Sizes(
     data=("digits",),
     images=160,
     tested=100,
     side=None,
     width=4,
+    fit_width=4,
     labels=40,
     epochs=2,
     minibatch=32,
     unlabeled=32,
     filters=16,
-    minutes=0.001,
+    pretraining=1,
     probed=(20, 80),
     heads=2,
+    head="ridge",
     full_width=4,
     full_epochs=1,
     full_minibatch=256,
@@ -155,7 +171,7 @@ def objectives(run: Run) -> None:
             for training in left:
                 learner = make_learner(
                     "resnet18",
-                    width=run.sizes.width,
+                    width=run.sizes.fit_width,
                     objectives=training,
                     epochs=run.sizes.epochs,
                     min_steps=0,
@@ -188,21 +204,28 @@ def pretraining(run: Run) -> None:
             cell = {"data": name, "seed": seed}
             small = run.small(name, seed)
             at = run.folder / f"{name}-{seed}"
-            made = pretrain(
-                small,
-                at,
-                minutes=run.sizes.minutes,
-                network_options={"width": run.sizes.width},
-                size=run.sizes.side,
-                seed=seed,
-                every=20,
-                listener=_say,
-            )
+            fresh, busy = not at.exists(), time.process_time()
+            made = small_pretraining(run, small, at, seed)
             if run.missing(kind="pretraining", **cell):
-                run.keep(kind="pretraining", **cell, **_facts(made))
+                spent = time.process_time() - busy if fresh else None
+                run.keep(kind="pretraining", **cell, **_facts(made), processor=spent)
             options = {} if run.sizes.filters is None else {"filters": run.sizes.filters}
             for encoder in (make_encoder("patches", **options), make_encoder(f"pretrained:{at}")):
                 _probe(run, small, seed, encoder, cell)
+
+
+def small_pretraining(run: Run, small: Data, at: Path, seed: int) -> Pretraining:
+    """A narrow network pretrained on some images by the default method."""
+    return pretrain(
+        small,
+        at,
+        epochs=run.sizes.pretraining,
+        network_options={"width": run.sizes.width},
+        size=run.sizes.side,
+        seed=seed,
+        every=20,
+        listener=_say,
+    )
 
 
 def _probe(run: Run, small: Data, seed: int, encoder: Encoder, cell: dict[str, Any]) -> None:
@@ -225,7 +248,7 @@ def _probe(run: Run, small: Data, seed: int, encoder: Encoder, cell: dict[str, A
     truth = torch.from_numpy(small.labels)
     for count, draw in left:
         rows = label_rows(small, seed, draw, count)
-        head = make_learner("auto")
+        head = make_learner(sizes.head)
         model = head.fit(encoded.pool, rows, truth[rows], classes=len(small.classes), seed=draw)
         right = accuracy(model, encoded.test, small)
         run.keep(kind="head", **cell, labels=count, draw=draw, accuracy=right)
@@ -321,7 +344,7 @@ def curves(run: Run) -> None:
         seeds=run.seeds,
         out=run.folder / "simulation",
         encoder=make_encoder(f"pretrained:{made.folder}"),
-        learner="auto",
+        learner=run.sizes.head,
         full=False,
         cache=run.folder / "cache",
         progress=print_event,
