@@ -18,7 +18,11 @@ STRATEGIES = [
     for found in list_strategies()
     if str(found.function.__module__).startswith("labelwise.strategies.")
 ]
+LATER = [name for name in STRATEGIES if "round" in get_strategy(name).optional]
 SIZE, CLASSES, WIDTH, DRAWS = 120, 4, 6, 5
+
+ROUND: dict[str, int] = {}
+"""Which round strategies are asked in, as evidence; nothing is said where it is empty."""
 
 NEEDS_TWO_CLASSES = {
     "margin",
@@ -100,7 +104,7 @@ def ask(name, n, pool, truth=None, **more):
             return truth
 
         more["providers"] = [oracle_labels]
-    return select(name, n, **pool, **make_network(pool["probs"].shape[1]), **more)
+    return select(name, n, **pool, **make_network(pool["probs"].shape[1]), **ROUND, **more)
 
 
 def _labels(pool, rows):
@@ -135,8 +139,9 @@ def test_every_strategy_says_what_it_costs_and_when_it_fails(name):
     assert "\n" not in found.costs + found.fails
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-class TestEveryStrategy:
+class Battery:
+    """What every strategy must do."""
+
     @pytest.mark.parametrize("n", [1, 7, 40])
     def test_n_distinct_candidates_none_labeled(self, name, n, pool, labeled):
         picks = ask(name, n, pool, labeled=labeled, labels=labeled % CLASSES)
@@ -274,7 +279,8 @@ class TestEveryStrategy:
             raise AssertionError(f"{name} asked for the labels of the pool")
 
         truth = np.random.default_rng(0).integers(0, CLASSES, SIZE)
-        call = {**pool, **make_network(), "labeled": labeled, "providers": [oracle_labels]}
+        call = {**pool, **make_network(), **ROUND}
+        call |= {"labeled": labeled, "providers": [oracle_labels]}
         picks = select(name, 10, **call, labels=truth[labeled])
         poisoned = np.full(SIZE, 10**9)
         poisoned[labeled] = truth[labeled]
@@ -282,6 +288,25 @@ class TestEveryStrategy:
         assert again.rows.tolist() == picks.rows.tolist()
         found = get_strategy(name)
         assert "oracle_labels" not in (*found.needs, *found.optional)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+class TestEveryStrategy(Battery):
+    pass
+
+
+@pytest.mark.parametrize("name", LATER)
+class TestInALaterRound(Battery):
+    """Strategies that look at the round do other things than in the first."""
+
+    @pytest.fixture(autouse=True)
+    def fourth_of_five(self, monkeypatch):
+        monkeypatch.setitem(ROUND, "round", 3)
+        monkeypatch.setitem(ROUND, "rounds", 5)
+
+
+def test_strategies_of_rounds_are_found():
+    assert {"tod", "adma", "pt4al", "ceal", "albl"} <= set(LATER)
 
 
 def _reordered(key, array, order):
