@@ -35,6 +35,8 @@ def test_the_weight_grows_during_the_warmup(view, step):
     losses = [objective(labeled, unlabeled, step(n)).item() for n in (0, 10, 40, 99)]
     full = 0.5 * torch.tensor(2.0).log().item()
     assert losses == pytest.approx([0, full / 4, full, full])
+    sure = view([[9.0, -9.0]], labels=[0])  # it is of the unlabeled rows alone
+    assert objective(sure, unlabeled, step(99)).item() == pytest.approx(full)
     plain = JointEntropy(weight=0.5)
     assert plain(labeled, unlabeled, step(0)).item() == pytest.approx(full)
 

@@ -135,6 +135,37 @@ def test_few_labels_and_small_pools(objectives, labeled, unlabeled):
     assert probs[0].isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("objective", "sizes"),
+    [
+        ("joint_entropy", [16]),
+        ("pseudo_label", [16]),
+        ("tod", [16, 16]),
+        ("waal", [16]),
+        ("fixmatch", [26]),
+        ("flexmatch", [26]),
+        ("freematch", [26]),
+    ],
+)
+def test_all_rows_of_a_step_are_one_minibatch_of_batch_normalization(objective, sizes):
+    """Labeled rows, unlabeled ones and hard looks at them; TOD's average sees what they do."""
+    network = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+    seen = []
+    network[1].register_forward_hook(lambda layer, given, made: seen.append(len(made)))
+    train(
+        network,
+        Rows(torch.randn(30, 3)),
+        torch.arange(6),
+        torch.arange(6) % 2,
+        classes=2,
+        seed=0,
+        recipe=Recipe(epochs=1, unlabeled_minibatch=10),
+        objectives=parse_objectives(f"cross_entropy+{objective}"),
+        looks=Looks(strong=noisy),
+    )
+    assert seen == sizes
+
+
 @pytest.mark.parametrize("objectives", NAMES)
 def test_options_come_back_from_the_signature(objectives):
     name = objectives.split("+")[-1].split(":")[0]

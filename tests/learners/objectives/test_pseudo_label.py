@@ -23,6 +23,12 @@ def test_the_loss_by_hand(view, step):
     assert half.item() == pytest.approx(2 * expected / 4)
 
 
+def test_a_threshold_that_is_reached_exactly_is_reached():
+    even = torch.tensor([[0.5, 0.5]])
+    assert PseudoLabel(threshold=0.5).sure(even).tolist() == [True]
+    assert PseudoLabel(threshold=0.51).sure(even).tolist() == [False]
+
+
 def test_the_surest_rows_of_all_are_below_every_entropy(view):
     probs = torch.tensor(LOGITS).softmax(1)
     assert probs[2].tolist() == [1.0, 0.0]  # where 0 log 0 written plainly is no number

@@ -61,6 +61,36 @@ def test_the_loss_by_definition(view, setting, step):
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_it_looks_back_at_128_minibatches(setting):
+    objective = prepared(setting)
+    sure = torch.tensor([[0.0, 0.0, 1.0]])
+    for _ in range(64):
+        objective.align(sure)
+    half = torch.tensor([1 / 6, 1 / 6, 2 / 3])
+    torch.testing.assert_close(objective.recent.mean(0), half)
+
+
+def test_rotations_are_of_the_first_strong_look_and_count_from_the_first_step(
+    view, setting, step, monkeypatch
+):
+    turned = []
+
+    def rotations(self, look):
+        turned.append(look)
+        return torch.tensor(10.0)
+
+    monkeypatch.setattr(ReMixMatch, "_rotations", rotations)
+    strong = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    losses = []
+    for weight in (0.0, 0.3):
+        objective = prepared(setting, strong=2, warmup=0.5)
+        objective.rotation = weight
+        unlabeled = view(torch.zeros(4, 3), strong=strong)
+        losses.append(objective(view(torch.zeros(2, 3), labels=[0, 1]), unlabeled, step(0)).item())
+    assert losses[1] == pytest.approx(losses[0] + 3.0, rel=1e-5)
+    assert [look is unlabeled.strong(1) for look in turned] == [True]
+
+
 def test_rotations_are_told_apart_by_a_head_of_its_own(setting):
     """A network whose embedding is one corner of the image; the head reads the turn off it."""
     objective = ReMixMatch()
