@@ -3,7 +3,8 @@
 The pool is a Gaussian mixture with a class a clump and the logits of a head fitted to it roughly,
 1,000 of its rows are labeled, 10 draws are the logits with noise, and 100 labeled rows stand for
 the query or private set of strategies that take one. Those that look into the model get a
-perceptron with 256 hidden units. A call is a process of its own through ``labelwise.select``, with
+perceptron with 256 hidden units; what a learner's objectives would say of the rows is made up, and
+the round is the second of ten. A call is a process of its own through ``labelwise.select``, with
 libraries loaded by a small call before; MB is the peak of anonymous memory beyond the evidence.
 
 ``python -m perf.strategies docs/results/strategies.md`` measures what the page lacks and brings
@@ -105,6 +106,14 @@ def evidence(strategy: Strategy, size: int, classes: int, width: int = 512) -> d
         "query_embeddings": lambda: x[some],
         "query_labels": lambda: truth[some],
         "annotations": lambda: np.c_[labeled, labeled % 7, truth[labeled]],
+        "previous_probs": lambda: draws(1, logits)[0],
+        "predicted_loss": lambda: rng.standard_normal(size, dtype=np.float32),
+        "critic": lambda: rng.standard_normal(size, dtype=np.float32),
+        "latent_discriminator": lambda: rng.random(size, dtype=np.float32),
+        "distinctiveness": lambda: rng.random(size, dtype=np.float32),
+        "pretext_loss": lambda: rng.standard_exponential(size, dtype=np.float32),
+        "round": lambda: 1,
+        "rounds": lambda: 10,
     }
     needs = call_needs(strategy, {})  # those of its arms too
     wanted = [*needs, *(name for name in strategy.optional if name in known)]
@@ -116,7 +125,11 @@ def evidence(strategy: Strategy, size: int, classes: int, width: int = 512) -> d
 
 
 def formula_test(name: str) -> str:
-    """The test file that pins a strategy's formula: that of its name, or one that names it."""
+    """The test file that pins a strategy's formula: that of its name, or one that names it.
+
+    A variant that no test names in full, since its name is put together there, has the test of
+    the strategy it is a variant of.
+    """
     own = TESTS / f"test_{name}.py"
     if own.exists():
         return own.name
@@ -126,7 +139,11 @@ def formula_test(name: str) -> str:
             return file.name
     scored = f"{name}_scores("
     files = sorted(TESTS.glob("test_*.py"), key=lambda file: scored not in file.read_text())
-    return next(file.name for file in files if named.search(file.read_text()))
+    naming = [file.name for file in files if named.search(file.read_text())]
+    naming += [
+        file.name for file in files if name.startswith(f"{file.stem.removeprefix('test_')}_")
+    ]
+    return naming[0]
 
 
 def measure(name: str, classes: int, size: int, picks: int) -> tuple[str, str]:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from perf.strategies import evidence, facts, page_strategies
 
 import labelwise
 from labelwise.errors import InputError
-from labelwise.strategies import get_strategy, list_strategies, select
+from labelwise.strategies import call_needs, get_strategy, list_strategies, select
 
 STRATEGIES = [
     found.name
@@ -356,3 +357,12 @@ def test_every_score_strategy_takes_a_picker(name):
     module = importlib.import_module(found.function.__module__)
     if hasattr(module, f"{name}_scores") and name not in SHORTLISTS:
         assert "picker" in found.options
+
+
+@pytest.mark.parametrize("one", page_strategies(), ids=lambda one: one.name)
+def test_the_page_of_costs_can_measure_every_strategy(one):
+    given = evidence(one, 300, 4, width=6)
+    assert set(call_needs(one, {})) <= set(given)
+    assert {"round", "rounds", "logits", "probs"} & {*one.optional} <= set(given)
+    assert len(select(one.name, 5, **given)) == 5
+    assert all(facts(one).values())
