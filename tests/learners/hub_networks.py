@@ -130,6 +130,17 @@ def save_resnet(folder):
     return network.eval()
 
 
+def save_video_network(folder):
+    """A network of films, which takes pixels and makes nothing of a lone image."""
+    transformers = library("transformers", "text")
+    options = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    options |= {"intermediate_size": 32, "image_size": 16, "patch_size": 8, "num_frames": 2}
+    config = transformers.VideoMAEConfig(**options)
+    with torch.random.fork_rng():
+        transformers.VideoMAEModel(config).save_pretrained(folder)
+    save_processor(folder)
+
+
 def save_timm(path, name, **options):
     """A network of timm as a file of weights; gives the network without its classifier."""
     timm = library("timm", "vision")

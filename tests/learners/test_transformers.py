@@ -341,7 +341,7 @@ def test_folders_that_lack_something_are_one_line(bert, vit, tmp_path):
     one_line(caught)
 
 
-def test_what_does_not_fit_the_network_is_refused(bert, vit):
+def test_what_does_not_fit_the_network_is_refused(bert, vit, tmp_path):
     texts, images = bert[0], vit[0]
     labels = torch.arange(8) % 2
 
@@ -352,6 +352,9 @@ def test_what_does_not_fit_the_network_is_refused(bert, vit):
         run(images, torch.zeros(8, 4, dtype=torch.int32))
     with pytest.raises(InputError, match=r"\(bert\) is no network of images"):
         run(texts, torch.zeros(8, 16, 16, 3, dtype=torch.uint8))
+    hub.save_video_network(tmp_path)
+    with pytest.raises(InputError, match=r"\(videomae\) makes no features of images alone: "):
+        run(tmp_path, torch.zeros(8, 16, 16, 3, dtype=torch.uint8))
     with pytest.raises(InputError, match=r"no texts of 99 tokens \(its config says 40\)"):
         run(texts, torch.zeros(8, 99, dtype=torch.int32))
     with pytest.raises(InputError, match=r"token 30, and transformers:.* knows those below 30"):

@@ -101,7 +101,7 @@ def open_transformers(
         classes: must be 0: networks are opened without their classifier.
 
     Raises:
-        InputError: no image network, or classes or a file of weights asked for.
+        InputError: no network of images alone, or classes or a file of weights asked for.
         MissingDependencyError: transformers is not installed.
         DataError: the network or its image processor cannot be fetched or loaded.
     """
@@ -115,8 +115,8 @@ def open_transformers(
         raise InputError(f"transformers:{model} ({config.model_type}) is no network of images")
     made = ImageNetwork(tower, getattr(network, "visual_projection", None)).eval()
     size, mean, spread = _standard(model, getattr(config, "vision_config", config))
-    with torch.no_grad():
-        width = made(torch.zeros(1, 3, *size)).shape[1]
+    refused = f"transformers:{model} ({config.model_type}) makes no features of images alone"
+    width = _width(made, torch.zeros(1, 3, *size), refused)
     return Backbone(made, width, size, mean, spread)
 
 
@@ -142,16 +142,9 @@ def open_texts(model: str, *, length: int, pretrained: bool = True) -> tuple[Tex
     padding = getattr(config, "pad_token_id", None)
     made = TextNetwork(network, 0 if padding is None else int(padding)).eval()
     other = 1 if made.padding == 0 else 0
-    try:
-        with torch.no_grad():
-            width = made(torch.full((1, length), other)).shape[1]
-    except (IndexError, RuntimeError) as error:
-        most = getattr(config, "max_position_embeddings", "fewer")
-        raise InputError(
-            f"transformers:{model} takes no texts of {length} tokens (its config says {most}): "
-            f"cut them shorter"
-        ) from error
-    return made, width
+    most = getattr(config, "max_position_embeddings", "fewer")
+    refused = f"transformers:{model} takes no texts of {length} tokens (its config says {most})"
+    return made, _width(made, torch.full((1, length), other), refused)
 
 
 def open_tokenizer(model: str) -> Any:
@@ -272,6 +265,20 @@ def _standard(
         tuple(each / unit for each in mean),
         tuple(each / unit for each in spread),
     )
+
+
+def _width(network: nn.Module, given: Tensor, refused: str) -> int:
+    """The width of a network's features, from a look at one row.
+
+    Raises:
+        InputError: it makes none of that row.
+    """
+    try:
+        with torch.no_grad():
+            return int(network(given).shape[1])
+    except (IndexError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{refused}: {reason}") from error
 
 
 def _is_name(model: str) -> bool:
