@@ -82,12 +82,12 @@ def fit_many(
     """Fit a learner to several labeled sets, in one pass where that can be done.
 
     Perceptrons (`MLP`, also without hidden layers, and a `Network` whose factory makes a chain of
-    ``Linear``, ``ReLU`` and ``Dropout``) that minimize `CrossEntropy` alone are fitted together;
-    everything else one fit after another.
+    ``Linear``, ``ReLU`` and ``Dropout``) that minimize `CrossEntropy` alone, in float32 and by
+    another optimizer than LARS, are fitted together; everything else one fit after another.
 
     A member starts from the weights, and meets the minibatches, dropout masks and learning rates,
     of its lone fit. It differs by rounding, which training enlarges: after the 600 to 1,000 steps
-    of ``MLP()`` on a table probabilities agree to about 1e-3. The same group on the same machine
+    of ``MLP()`` on a table probabilities agree to a few 1e-3. The same group on the same machine
     gives the same bits.
 
     Args:
