@@ -154,3 +154,14 @@ def test_weights_of_another_model_are_not_taken_for_this_ones(tmp_path):
         load_model(tmp_path / "0")
     with pytest.raises(DataError, match=r"cannot be read: No such file"):
         load_model(tmp_path / "1")
+
+
+@pytest.mark.parametrize("learner", [{}, {"name": "mlp"}, [], {"name": 3, "objectives": []}])
+def test_a_card_without_a_learner_is_one_line(learner, tmp_path):
+    inputs, labels = blobs()
+    model = MLP(hidden=4, **SMALL).fit(inputs, torch.arange(20), labels[:20], classes=3, seed=0)
+    save_model(model, tmp_path)
+    card = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps(card | {"learner": learner}))
+    with pytest.raises(DataError, match="holds no saved model"):
+        load_model(tmp_path)

@@ -119,7 +119,10 @@ def load_model(
     card = _read_card(source)
     made = card["learner"]
     if learner is None:
-        learner = _learner(made)
+        try:
+            learner = _learner(made)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{str(source)!r} holds no saved model: {error!r}") from error
     else:
         here = json.loads(json.dumps(learner.signature()))
         if here != made:
