@@ -98,6 +98,18 @@ def test_a_part_goes_on_where_it_was(made, monkeypatch, tmp_path):
         assert (one["training"], one["accuracy"]) == (other["training"], other["accuracy"])
 
 
+@pytest.mark.parametrize("part", ["objectives", "pretraining"])
+def test_a_page_can_be_made_at_any_moment(made, tmp_path, part):
+    whole = (made[0] / part / JOURNAL).read_text().splitlines(keepends=True)
+    (tmp_path / part).mkdir()
+    for lines in range(len(whole) + 1):
+        (tmp_path / part / JOURNAL).write_text("".join(whole[:lines]))
+        text = learners.page(tmp_path)
+    other = "## Minutes" if part == "objectives" else "## What unlabeled"
+    assert other in text
+    assert text.count("Made by `python -m perf.learners") == 1
+
+
 def test_other_sizes_in_a_folder_are_refused(made, monkeypatch):
     with pytest.raises(ResultsError, match="other sizes"):
         call(monkeypatch, made[0], "--parts", "pretraining", "--epochs", "3")
