@@ -42,6 +42,7 @@ from labelwise.learners.registry import (
     list_learners,
     make_encoder,
     make_learner,
+    own_encoder,
 )
 from labelwise.learners.resnet import ResNet18
 from labelwise.learners.saving import load_model, save_model
@@ -97,6 +98,7 @@ __all__ = [
     "make_learner",
     "make_objective",
     "model_evidence",
+    "own_encoder",
     "pretrain",
     "save_model",
     "train",

@@ -43,7 +43,7 @@ RECIPES = {
 
 OPTIONS = (
     *("tune", "weights", "size", "pad", "flip", "frozen", "rank", "alpha", "targets"),
-    *("source_centers", "source_layers"),
+    *("source_centers", "source_layers", "objectives"),
 )
 
 

@@ -16,6 +16,8 @@ from labelwise.learners.network import NetworkLearner, Objectives
 from labelwise.learners.networks import Dropout, Standardize, build_empty
 from labelwise.learners.recipe import adapt, require_whole
 
+OPTIONS = ("widths", "hidden", "dropout", "objectives")
+
 
 class Branches(nn.Module):
     """Standardize, a hidden layer for each modality, their outputs side by side, a linear head.
@@ -73,7 +75,7 @@ class Fused(NetworkLearner):
         objectives: Objectives = (),
         **recipe: Any,
     ) -> None:
-        super().__init__(adapt(RECIPE, recipe, ("widths", "hidden", "dropout")), objectives)
+        super().__init__(adapt(RECIPE, recipe, OPTIONS), objectives)
         parts = widths.split("+") if isinstance(widths, str) else widths
         numbers = [int(part) if str(part).isdecimal() else 0 for part in parts]
         if len(numbers) < 2 or min(numbers) < 1:

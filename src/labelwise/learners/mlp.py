@@ -26,6 +26,8 @@ RECIPE = Recipe(
 )
 """Chosen on the letter set with 260 to 2,600 labels; see ``perf/training.py``."""
 
+OPTIONS = ("hidden", "dropout", "corruption", "objectives")
+
 
 class MLP(NetworkLearner):
     """Hidden layers of ReLU over standardized inputs.
@@ -53,7 +55,7 @@ class MLP(NetworkLearner):
         objectives: Objectives = (),
         **recipe: Any,
     ) -> None:
-        super().__init__(adapt(RECIPE, recipe, ("hidden", "dropout", "corruption")), objectives)
+        super().__init__(adapt(RECIPE, recipe, OPTIONS), objectives)
         widths = hidden if isinstance(hidden, list | tuple) else (hidden,)
         if not all(isinstance(units, int) and units >= 1 for units in widths):
             raise InputError(f"hidden must be widths of at least 1, got {hidden!r}")

@@ -107,6 +107,22 @@ def default_encoder(kind: str) -> str:
     return _default(kind)[0]
 
 
+def own_encoder(learner: Learner, kind: str) -> str | None:
+    """The encoder that a learner asks for instead of the default one; None where it has no wish.
+
+    Args:
+        learner: its attribute ``reads``, where it has one, names an encoder by kind of pool.
+        kind: of the pool.
+
+    >>> own_encoder(make_learner("resnet18"), "image"), own_encoder(make_learner("mlp"), "image")
+    ('pixels', None)
+    """
+    while hasattr(learner, "learner"):  # of an ensemble, or a posterior
+        learner = learner.learner
+    wish: str | None = getattr(learner, "reads", {}).get(kind)
+    return wish
+
+
 def default_learner(kind: str) -> str:
     """The name of the learner for a pool of this kind.
 
@@ -179,4 +195,7 @@ def _build(
                 raise InputError(
                     f"{role} {name!r} has no option {option!r}; {nearest(option, named)}"
                 )
-    return factory(*positional, **{**entry.presets, **options})
+    try:
+        return factory(*positional, **{**entry.presets, **options})
+    except TypeError as error:  # a text where a number belongs
+        raise InputError(f"{role} {name!r} cannot be made of {options}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -30,7 +31,7 @@ RECIPE = Recipe(
 """SGD 0.1, momentum 0.9, weight decay 5e-4: the usual one on CIFAR-10 (He et al., CVPR 2016)."""
 
 
-OPTIONS = ("width", "pad", "flip", "strong", "distorted")
+OPTIONS = ("width", "pad", "flip", "strong", "distorted", "objectives")
 
 
 class ResNet18(NetworkLearner):
@@ -57,6 +58,7 @@ class ResNet18(NetworkLearner):
     """
 
     name = "resnet18"
+    reads: Mapping[str, str] = MappingProxyType({"image": "pixels"})
 
     def __init__(
         self,
