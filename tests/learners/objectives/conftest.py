@@ -1,12 +1,14 @@
 """Minibatches whose outputs are known, and images that a few labels do not settle."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from labelwise.kernels import Rows
-from labelwise.learners import Looks, Network
-from labelwise.learners.objectives import Setting, Sight, Step, View
+from labelwise.learners import Looks, Network, Recipe, train
+from labelwise.learners.objectives import Setting, Sight, Step, View, parse_objectives
 
 SIDE, NOISE = 8, 1.15
 
@@ -72,15 +74,16 @@ def step():
     return _step
 
 
-def _waves(count, seed):
-    """Waves of four directions and any phase, equally hard to tell, in noise."""
+def _waves(count, seed, noise=NOISE, last=1.0):
+    """Waves of four directions and any phase in noise, equally hard to tell but for the last."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 4
     down, right = torch.tensor([[2.0, 1], [1, 2], [2, -1], [1, -2]])[labels].T[:, :, None, None]
     phase = torch.rand(count, 1, 1, generator=generator)
     at = torch.arange(SIDE) / SIDE
     clean = torch.cos(2 * torch.pi * (down * at[:, None] + right * at + phase))
-    return (clean + NOISE * torch.randn(clean.shape, generator=generator))[:, None], labels
+    clean = clean * torch.tensor([1.0, 1.0, 1.0, last])[labels][:, None, None]
+    return (clean + noise * torch.randn(clean.shape, generator=generator))[:, None], labels
 
 
 def _strong(images, generator):
@@ -129,6 +132,55 @@ def _fit(objectives, seed, min_steps):
     model = learner.fit(Rows(images), rows, labels[rows], classes=4, seed=seed)
     probs = model.predict(Rows(others)).probs
     return probs, 100 * (probs.argmax(1) == truth).double().mean().item()
+
+
+def _train(network, objectives, seed, min_steps, pool):
+    """Train a network in place by 20 labels of a pool of waves; the objectives afterwards."""
+    (images, labels), rows = pool, torch.arange(20 * seed, 20 * (seed + 1))
+    recipe = Recipe(
+        epochs=1, min_steps=min_steps, unlabeled_minibatch=64, learning_rate=3e-3, average=0.95
+    )
+    return train(
+        network,
+        Rows(images),
+        rows,
+        labels[rows],
+        classes=4,
+        seed=seed,
+        recipe=recipe,
+        objectives=parse_objectives(objectives),
+        looks=Looks(strong=_strong),
+    ).objectives
+
+
+@pytest.fixture(scope="session")
+def slow_class():
+    """Called as ``slow_class(objectives, seed, noise, warm, steps)``: accuracy and objectives.
+
+    Waves of the last class are weaker, so it is learned more slowly. The network has been
+    trained by the labels alone for ``warm`` steps before the objectives begin: labels by a
+    network that knows nothing teach it nothing. Accuracies in percent, of all others and of
+    those of the last class.
+    """
+    made, begun = {}, {}
+
+    def fit(objectives, seed, noise, warm, steps):
+        key = (str(objectives), seed, noise, warm, steps)
+        if key not in made:
+            pool = _waves(600, 0, noise, 0.6)
+            if (start := (seed, noise, warm)) not in begun:
+                torch.manual_seed(seed)
+                begun[start] = _convolutional((1, 8, 8), 4)
+                _train(begun[start], "cross_entropy", seed, warm, pool)
+            network = copy.deepcopy(begun[start])
+            left = _train(network, objectives, seed, steps, pool)
+            others, truth = _waves(1000, 1, noise, 0.6)
+            with torch.no_grad():
+                right = 100 * (network(others).argmax(1) == truth).double()
+            made[key] = right.mean().item(), right[truth == 3].mean().item(), left
+        return made[key]
+
+    return fit
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,10 @@ class FlexMatch(FixMatch):
     full threshold. A step is judged by the counts before it. At first no row counts, all
     thresholds are 0 and every row is learned, as in the authors' code.
 
+    They come near the full threshold once most rows have been sure. The authors' million steps
+    forget what was learned before; some hundred steps from new weights do not, and do worse than
+    labels alone. Give those a pretrained network and a lower threshold, or `FixMatch`.
+
     Source:
         Zhang et al., "FlexMatch: Boosting Semi-Supervised Learning with Curriculum Pseudo
         Labeling", NeurIPS 2021, equations 5, 6, 11 and 12, with threshold warm-up and the

@@ -21,7 +21,8 @@ class FreeMatch(FixMatch):
     threshold), of the distribution over classes, and of the shares of classes predicted. A
     class's threshold is the first, times its share of the second by the largest share. They
     take a minibatch in before it is judged, as in the authors' code. The loss's mean and its
-    needs are those of `FixMatch`.
+    needs are those of `FixMatch`. At first nearly every row is learned: what is said of a network
+    that knows nothing at `FlexMatch` holds here.
 
     The fairness loss is the negative cross-entropy between two distributions over classes, each
     divided by the shares of predictions and normalized: the second average, and the mean of the
