@@ -162,7 +162,7 @@ def test_strategies_explained_in_a_few_lines(run, name):
     assert len(lines) < 15
     assert max(map(len, lines)) <= 90
     heads = [line.split(":")[0] for line in lines[1:] if not line.startswith(" ")]
-    assert heads == ["does", "needs", "costs", "fails", "source"]
+    assert heads == ["does", "needs", "learner", "costs", "fails", "source"]
 
 
 def test_one_strategy_is_explained_or_shown(fails):

@@ -70,6 +70,8 @@ def describe(one: Strategy) -> dict[str, Any]:
         "options": {key: _plain(value) for key, value in one.options.items()},
         "costs": one.costs,
         "fails": one.fails,
+        "objectives": one.objectives,
+        "given_by": _givers(one),
         "source": one.cite,
         "simulation_only": one.simulation_only,
         "doc": one.doc,
@@ -85,6 +87,7 @@ def _show(one: Strategy) -> None:
     mark = "  (simulation only: it sees the true labels)" if one.simulation_only else ""
     say(f"{one.name}{mark}")
     say(f"needs:   {_needs(one)}")
+    say(f"learner: {_learner(one)}")
     say(f"options: {', '.join(f'{key}={value}' for key, value in one.options.items()) or 'none'}")
     say(f"source:  {one.cite}")
     say()
@@ -95,14 +98,35 @@ def _explain(one: Strategy) -> None:
     facts = {
         "does": summary(one),
         "needs": _needs(one),
+        "learner": _learner(one),
         "costs": one.costs or "unknown: its package does not say",
         "fails": one.fails or "unknown: its package does not say",
         "source": one.cite or "unknown: its package does not say",
     }
     say(one.name)
     for name, text in facts.items():
-        for line in wrap(text, 90, initial_indent=f"{name + ':':<8}", subsequent_indent=" " * 8):
+        for line in wrap(text, 90, initial_indent=f"{name + ':':<9}", subsequent_indent=" " * 9):
             say(line)
+
+
+def _givers(one: Strategy) -> dict[str, str]:
+    """Who gives each evidence that a strategy needs or can use, as far as no loop gives it."""
+    from labelwise.learners.given_by import LOOP, given_by
+    from labelwise.strategies import call_needs
+
+    names = dict.fromkeys([*call_needs(one, {}), *one.optional])
+    return {name: given_by(name) for name in names if given_by(name) != LOOP}
+
+
+def _learner(one: Strategy) -> str:
+    """Which learner a strategy goes with: the one it was published with, and who else will do."""
+    told: dict[str, list[str]] = {}
+    for name, giver in _givers(one).items():
+        told.setdefault(giver, []).append(name)
+    said = [f"{giver} gives {' and '.join(names)}" for giver, names in told.items()]
+    if one.objectives:
+        said.insert(0, f"published with a network of objectives={one.objectives}")
+    return "; ".join(said) or "any"
 
 
 def _needs(one: Strategy) -> str:

@@ -20,6 +20,7 @@ from labelwise.strategies.registry import strategy
         "As the criterion: large batches are redundant, outliers look unsure; distortions that "
         "change what a row is teach the classifier to overlook it."
     ),
+    objectives="cross_entropy+barlow_twins",
 )
 def dalbt(
     probs: Rows,

@@ -42,6 +42,7 @@ def lpl_scores(predicted_loss: Rows | Tensor) -> Tensor:
         "Small labeled sets that the network fits perfectly: no loss is left to learn from; "
         "ignores likeness within the batch."
     ),
+    objectives="cross_entropy+learning_loss",
 )
 def lpl(
     predicted_loss: Rows,

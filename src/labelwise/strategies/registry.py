@@ -36,6 +36,8 @@ class Strategy:
             on small samples of the pool.
         costs: the time and memory it takes, in words and symbols, one line.
         fails: when it is known to do badly, one line.
+        objectives: of the network, where the method is a way to train as well, as learners of
+            networks take them.
 
     Raises:
         InputError: parameters that cannot be read by name, or ``oracle_labels`` among the
@@ -51,6 +53,7 @@ class Strategy:
         cost: Cost | None = None,
         costs: str = "",
         fails: str = "",
+        objectives: str = "",
     ) -> None:
         found = read_signature(function, reserved=RESERVED)
         if "oracle_labels" in found.evidence and not simulation_only:
@@ -69,6 +72,7 @@ class Strategy:
         self.cost = cost
         self.costs = costs
         self.fails = fails
+        self.objectives = objectives
         self.doc = inspect.getdoc(function) or ""
         update_wrapper(self, function)
 
@@ -91,6 +95,7 @@ def strategy(
     cost: Cost | None = None,
     costs: str = "",
     fails: str = "",
+    objectives: str = "",
 ) -> Callable[[Callable[..., Any]], Strategy]:
     """Make a strategy of a function, and let `select` find it by the function's name.
 
@@ -100,6 +105,7 @@ def strategy(
         cost: what a call of some size does, see `labelwise.kernels.cost`.
         costs: the time and memory it takes, in words and symbols, one line.
         fails: when it is known to do badly, one line.
+        objectives: of the network, where the method is a way to train as well.
 
     Raises:
         InputError: the name belongs to another strategy, or see `Strategy`.
@@ -122,6 +128,7 @@ def strategy(
             cost=cost,
             costs=costs,
             fails=fails,
+            objectives=objectives,
         )
         known = _REGISTRY.get(made.name)
         # The same definition again (a notebook cell, a reloaded module) replaces the first.

@@ -59,6 +59,7 @@ def tod_scores(probs: Rows | Tensor, previous_probs: Rows | Tensor) -> Tensor:
         "Where consecutive models differ by chance more than by what they learned (few labels, "
         "fits from new weights); ignores likeness within the batch."
     ),
+    objectives="cross_entropy+tod",
 )
 def tod(
     probs: Rows,

@@ -41,6 +41,7 @@ def vaal_scores(latent_discriminator: Rows | Tensor) -> Tensor:
         "Labeled sets that look like the pool, where it picks by chance; blind to the task: "
         "an outlier looks as good as a class nobody has labeled."
     ),
+    objectives="cross_entropy+vaal",
 )
 def vaal(
     latent_discriminator: Rows,

@@ -66,6 +66,7 @@ def waal_scores(
         "The sum of logarithms grows with the number of classes and drowns the critic; a few "
         "impossible classes decide it; ignores likeness within the batch."
     ),
+    objectives="cross_entropy+waal",
 )
 def waal(
     probs: Rows,
