@@ -7,13 +7,14 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from labelwise.benchmark.known import fingerprint, known_evidence
 from labelwise.benchmark.plan import (
     DataRecord,
     Plan,
@@ -23,6 +24,7 @@ from labelwise.benchmark.plan import (
     parse_strategy,
 )
 from labelwise.errors import InputError, nearest
+from labelwise.kernels import Rows
 from labelwise.learners import (
     Encoder,
     Learner,
@@ -30,7 +32,9 @@ from labelwise.learners import (
     default_learner,
     make_encoder,
     make_learner,
+    own_encoder,
 )
+from labelwise.learners.given_by import needs_no_model, who_gives
 from labelwise.loop import COLD_EVIDENCE, random_initial, stratified_initial
 from labelwise.strategies import Experience, Strategy, call_needs, get_strategy
 from labelwise.strategies.pickers import picker_signature
@@ -52,6 +56,7 @@ class Prepared:
         test_labels: (T,) int64.
         encoder, learner: as the plan describes them.
         strategies: by the label of their entry in the plan.
+        evidence: what is known of the items beforehand, by name.
     """
 
     plan: Plan
@@ -60,6 +65,7 @@ class Prepared:
     encoder: Encoder
     learner: Learner
     strategies: Mapping[str, Strategy]
+    evidence: Mapping[str, Rows] = field(default_factory=dict)
 
     def initial(self, seed: int) -> list[str]:
         """Ids of the initial set of one seed.
@@ -97,6 +103,7 @@ def prepare(
     primary: Literal["area", "final"] = "area",
     ood: Sequence[str] = (),
     together: bool | int = False,
+    evidence: Mapping[str, Any] | None = None,
 ) -> Prepared:
     """Settle and check everything about a simulation that can be checked beforehand.
 
@@ -104,9 +111,9 @@ def prepare(
 
     Raises:
         InputError: an unknown strategy, option, learner or encoder, a budget the pool cannot
-            pay, a strategy that needs a model where a cold start has none, or an initial set
-            that is all out of distribution.
-        DataError: what `Data.require_labels` refuses.
+            pay, a strategy that needs a model where a cold start has none, an initial set
+            that is all out of distribution, or what `known_evidence` refuses.
+        DataError: what `Data.require_labels` and `known_evidence` refuse.
     """
     for name, value, known in (
         ("initial_set", initial_set, ("random", "stratified")),
@@ -122,8 +129,9 @@ def prepare(
     check_budget(initial=initial, batch=batch, rounds=rounds, available=len(data.pool))
     made = [_strategy(given) for given in _listed(strategies)]
     chosen = _seeds(seeds)
-    encode = make_encoder(encoder or default_encoder(data.kind))
     learn = make_learner(learner or default_learner(data.kind))
+    encode = make_encoder(encoder or own_encoder(learn, data.kind) or default_encoder(data.kind))
+    beforehand = known_evidence(evidence or {}, data.pool)
     plan = Plan(
         data=DataRecord(
             name=data.name,
@@ -145,11 +153,12 @@ def prepare(
         primary=primary,
         ood=list(ood),
         together=_group(together, len(chosen) * len(made)),
+        evidence={name: fingerprint(rows) for name, rows in beforehand.items()},
     ).check()
     if not initial:
-        _check_cold(made)
+        _check_cold(made, frozenset(beforehand))
     by_label = {entry.label: strategy for entry, strategy in made}
-    ready = Prepared(plan, data, data.test_labels, encode, learn, by_label)
+    ready = Prepared(plan, data, data.test_labels, encode, learn, by_label, beforehand)
     for seed in plan.seeds if ood else ():
         ready.initial(seed)
     return ready
@@ -252,15 +261,20 @@ def _picker_options(strategy: Strategy, entry: StrategyEntry) -> Iterable[str]:
     return picker_signature(entry.options.get("picker", strategy.options["picker"])).options
 
 
-def _check_cold(strategies: Sequence[tuple[StrategyEntry, Strategy]]) -> None:
+def _check_cold(
+    strategies: Sequence[tuple[StrategyEntry, Strategy]], known: frozenset[str]
+) -> None:
     """Without an initial set there is no model: refuse whoever needs one, before anything runs."""
     for entry, strategy in strategies:
         needs = call_needs(strategy, entry.options)
-        missing = [name for name in needs if name not in COLD_EVIDENCE]
+        missing = [name for name in needs if name not in COLD_EVIDENCE | known]
         if missing:
+            where = who_gives(name for name in missing if needs_no_model(name))
             raise InputError(
                 f"strategy {strategy.name!r} needs {' and '.join(missing)}, which no model gives "
                 "before there are labels: set initial to 1 or more, or leave the strategy out"
+                + f" ({where})"
+                * bool(where)
             )
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from labelwise.benchmark.experience import write_experience
 from labelwise.benchmark.journal import JOURNAL, Journal, Record, locked, state_after
+from labelwise.benchmark.known import providers_of
 from labelwise.benchmark.plan import StrategyEntry
 from labelwise.benchmark.preparation import Prepared, default_cache, prepare
 from labelwise.benchmark.progress import Event, Listener, Pace, Step
@@ -33,6 +34,7 @@ from labelwise.errors import InputError
 from labelwise.kernels import Rows, derive
 from labelwise.learners import Encoder, Learner
 from labelwise.learners.encoding import encode_data
+from labelwise.learners.given_by import who_gives
 from labelwise.loop import (
     Loop,
     Oracle,
@@ -66,6 +68,7 @@ def simulate(
     primary: Literal["area", "final"] = "area",
     ood: Sequence[str] = (),
     together: bool | int = False,
+    evidence: Mapping[str, Any] | None = None,
     cache: str | os.PathLike[str] | None = None,
     memory: int | str | None = None,
     progress: Listener | None = None,
@@ -96,6 +99,8 @@ def simulate(
             take private points get those found so far.
         together: fit seeds and strategies of a round as one group, or as groups of this many at
             most, see `fit_many`. Results differ by rounding; no strategies can be added later.
+        evidence: what is known of each item beforehand, by name, such as ``costs``: arrays,
+            ``.npy`` files, or the folder of a pretraining for its ``pretext_loss``.
         cache: folder of encodings, shared between runs; see `default_cache`.
         memory: a query's bound, bytes or text such as ``"4GB"``.
         progress: told of every step.
@@ -125,6 +130,7 @@ def simulate(
         primary=primary,
         ood=ood,
         together=together,
+        evidence=evidence,
     )
     folder = Path(out)
     with locked(folder):
@@ -252,13 +258,13 @@ class Run:
         if missing:
             raise InputError(
                 f"strategy {entry.name!r} needs {' and '.join(missing)}, which the models of "
-                f"learner {self.prepared.learner.name!r} do not give: choose another learner, or "
-                "leave the strategy out"
+                f"learner {self.prepared.learner.name!r} do not give: {who_gives(missing)}"
             )
 
     def providers(self, strategy: Strategy) -> tuple[Provider, ...]:
         """Evidence beyond the model's."""
-        return oracle_evidence(self.prepared.data.labels) if strategy.simulation_only else ()
+        oracle = oracle_evidence(self.prepared.data.labels) if strategy.simulation_only else ()
+        return (*providers_of(self.prepared.evidence), *oracle)
 
     def _run_cell(self, loop: Loop, entry: StrategyEntry, start: Round) -> None:
         """The rounds of one strategy and seed that are still to do."""

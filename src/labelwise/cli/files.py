@@ -41,13 +41,16 @@ def read_numbers(path: Path, name: str, ids: list[str] | None = None) -> Any:
 
     Args:
         path: the file.
-        name: the evidence, for messages; decides the column (see `SINGULAR`).
+        name: the evidence, for messages; decides the column (see `SINGULAR`), and whether the
+            numbers must be whole.
         ids: of the pool's rows.
 
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
     import numpy as np
+
+    from labelwise.evidence import NUMBERS
 
     suffix = path.suffix.lower()
     if suffix == ".npy":
@@ -61,7 +64,7 @@ def read_numbers(path: Path, name: str, ids: list[str] | None = None) -> Any:
         texts = [str(row) for row in _rows_of(_column(path, "id", name), ids, path, name)]
     else:
         texts = _column(path, column, name)
-    kind = float if name in ("head_bias", "costs") else int
+    kind = int if name in NUMBERS | {"candidates", "exclude"} else float
     values = []
     for line, text in enumerate(texts, start=1):
         try:

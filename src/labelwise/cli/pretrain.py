@@ -174,4 +174,6 @@ def _present(done: Pretraining, *, json: bool) -> None:
     say(f"{done.epochs} epochs in {done.seconds:.0f} s: loss {done.loss:.4f}, {_words(done.found)}")
     if done.found["spread"] < COLLAPSED:
         note("note: it has collapsed, all items have nearly one embedding; try another method")
+    for file in sorted(done.folder.glob("*.npy")):
+        say(f"for simulate: --evidence {file.stem}={done.folder}")
     say(f"encoder: pretrained:{done.folder}")

@@ -10,6 +10,7 @@ import typer
 
 from labelwise.cli.options import check_device, parse_pairs, parse_size, set_threads
 from labelwise.cli.running import present, run_simulation
+from labelwise.cli.select import read_evidence
 
 
 def simulate(
@@ -33,7 +34,9 @@ def simulate(
     strategies: Annotated[
         str,
         typer.Option(
-            metavar="NAMES", help="Separated by commas, options as in badge:first=uniform."
+            metavar="NAMES",
+            help="Separated by commas, options as in badge:first=uniform; labelwise strategies "
+            "lists them.",
         ),
     ] = "random,margin,badge,k_center",
     initial: Annotated[
@@ -52,7 +55,13 @@ def simulate(
     ] = False,
     encoder: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="How items become features.", show_default="by kind"),
+        typer.Option(
+            metavar="NAME",
+            help="What makes features of items: patches, pixels, table, tfidf, identity, "
+            "pretrained:FOLDER, timm:NAME, open_clip:NAME, transformers:NAME, or several as in "
+            "concat:A+B.",
+            show_default="by kind",
+        ),
     ] = None,
     encoder_option: Annotated[
         list[str] | None,
@@ -60,11 +69,29 @@ def simulate(
     ] = None,
     learner: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What learns from features.", show_default="by kind"),
+        typer.Option(
+            metavar="NAME",
+            help="What learns from features: logistic, ridge, auto, mlp, fused:WIDTHS, "
+            "sklearn:CLASS, ensemble:LEARNER, laplace:LEARNER; from pixels resnet18 and "
+            "finetune:timm:NAME.",
+            show_default="by kind",
+        ),
     ] = None,
     learner_option: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Option of the learner; repeatable."),
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Option of the learner; repeatable. What a network minimizes is one of them: "
+            "objectives=cross_entropy+fixmatch:threshold=0.9.",
+        ),
+    ] = None,
+    evidence: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PLACE",
+            help="What is known of each item beforehand, such as costs=FILE, or "
+            "pretext_loss=FOLDER of pretrain --method rotation; repeatable.",
+        ),
     ] = None,
     label: Annotated[str | None, typer.Option(metavar="NAME", help="Column of the labels.")] = None,
     id: Annotated[
@@ -134,15 +161,24 @@ def simulate(
     bound = parse_size(memory)
     learner_options = parse_pairs(learner_option or [], "--learner-option")
     encoder_options = parse_pairs(encoder_option or [], "--encoder-option")
+    known = _evidence(evidence or [])
     chosen = check_device(device)
 
-    from labelwise.learners import default_encoder, default_learner, make_encoder, make_learner
+    from labelwise.learners import (
+        default_encoder,
+        default_learner,
+        make_encoder,
+        make_learner,
+        own_encoder,
+    )
     from labelwise.pools import open_data
 
     opened = open_data(
         data, label=label, id=id, split=split, holdout=holdout, skip_unreadable=skip_unreadable
     )
-    budget = Budget(rounds=rounds, seeds=seeds, full=full is not False, encoder=encoder)
+    made = _on(chosen, make_learner, learner or default_learner(opened.kind), learner_options)
+    wanted = encoder or own_encoder(made, opened.kind)
+    budget = Budget(rounds=rounds, seeds=seeds, full=full is not False, encoder=wanted)
     if quick:
         opened = smaller(opened)
         budget = budget.smaller(opened.kind, full=full)
@@ -161,11 +197,20 @@ def simulate(
         encoder=_on(
             chosen, make_encoder, budget.encoder or default_encoder(opened.kind), encoder_options
         ),
-        learner=_on(chosen, make_learner, learner or default_learner(opened.kind), learner_options),
+        learner=made,
+        evidence=known,
         cache=cache,
         memory=bound,
     )
     present(results, page, json=json)
+
+
+def _evidence(pairs: list[str]) -> dict[str, Any]:
+    """The options ``--evidence``: a folder as it is, a file as what is in it."""
+    places = parse_pairs(pairs, "--evidence", str)
+    folders = {name: place for name, place in places.items() if Path(place).is_dir()}
+    files = {name: place for name, place in places.items() if name not in folders}
+    return folders | read_evidence(files, None)
 
 
 def _group(text: str | None) -> bool | int:

@@ -2,6 +2,7 @@
 
 from labelwise.evidence.graph import Evidence, provider
 from labelwise.evidence.rules import (
+    NUMBERS,
     OBJECTS,
     RULES,
     Checked,
@@ -15,6 +16,7 @@ from labelwise.evidence.signature import Signature, read_signature
 from labelwise.kernels import Rows
 
 __all__ = [
+    "NUMBERS",
     "OBJECTS",
     "RULES",
     "Checked",

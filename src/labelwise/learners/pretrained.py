@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +15,7 @@ from labelwise.errors import DataError, InputError
 from labelwise.kernels import Rows
 from labelwise.learners.base import Progress
 from labelwise.learners.network import NetworkLearner, NetworkModel
-from labelwise.learners.pretraining import PRETRAINING
+from labelwise.learners.pretext import read_finished
 from labelwise.learners.pretraining_recipes import BASES, base_encoder
 from labelwise.learners.saving import WEIGHTS, load_model
 from labelwise.pools import Pool
@@ -56,16 +55,11 @@ class Pretrained:
         self._learner = copy.copy(learner)
         if self._learner is not None:
             self._learner.objectives = ()  # the network is kept without its objective
+        self._made_by = read_finished(self.folder)
         try:
-            card = json.loads((self.folder / PRETRAINING).read_text(encoding="utf-8"))
-            self._made_by, done = card["made_by"], "result" in card
-            self._weights = _stamp(self.folder) if done else ""
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._weights = _stamp(self.folder)
+        except OSError as error:
             raise DataError(f"{folder!r} holds no pretraining: {error}") from error
-        if not done:
-            raise DataError(
-                f"the pretraining in {folder!r} is not finished: run the same pretrain again"
-            )
         kinds = {encoder: kind for kind, (encoder, _) in BASES.items()}
         self._kind = kinds[self._made_by["encoder"]["name"]]
         self._model: NetworkModel | None = None

@@ -27,6 +27,7 @@ from labelwise.learners.history import Passed
 from labelwise.learners.network import NetworkLearner
 from labelwise.learners.objectives import Objective
 from labelwise.learners.parallel import Ranks
+from labelwise.learners.pretext import PRETRAINING, write_evidence
 from labelwise.learners.pretraining_recipes import (
     base_encoder,
     one_objective,
@@ -34,13 +35,13 @@ from labelwise.learners.pretraining_recipes import (
     without_epochs,
 )
 from labelwise.learners.saving import save_model
-from labelwise.learners.training import train
+from labelwise.learners.training import Trained, train
 
 if TYPE_CHECKING:
     from labelwise.pools import Data
 
 FORMAT = 1
-PRETRAINING, LOG, STATE, TIMING = "pretraining.json", "log.jsonl", "checkpoint", "timing"
+LOG, STATE, TIMING = "log.jsonl", "checkpoint", "timing"
 EPOCHS, MOST_EPOCHS = 200, 1000
 LOOKED_AT, VOTING = 10_000, 50_000
 """Rows whose embeddings are looked at, and rows that vote on the class of test items, at most."""
@@ -105,7 +106,8 @@ def pretrain(
 
     Killed at any moment, the same call goes on from the last checkpoint and ends with the same
     weights; where all is done, it returns at once. Labels are only looked at to say how good the
-    embeddings are. What comes out is an encoder: ``make_encoder("pretrained:<out>")``.
+    embeddings are. What comes out is an encoder: ``make_encoder("pretrained:<out>")``. Beside it
+    lies what the method says of each item, if anything: ``rotation`` leaves ``pretext_loss.npy``.
 
     The default, SimCLR for 200 epochs with minibatches of 512, is what does best on CIFAR-10 in
     a quarter of an hour of one GPU; with more time BYOL and MoCo end higher.
@@ -170,6 +172,7 @@ def pretrain(
     card["result"] = {k: v for k, v in result._asdict().items() if k != "folder"}
     if ranks.first:
         save_model(work.model(bare=True), folder)
+        write_evidence(work.model(), work.inputs, folder)
         _write(folder, card)
         shutil.rmtree(folder / STATE, ignore_errors=True)
     return result
@@ -182,8 +185,8 @@ class _Work:
         self, data: Data, inputs: Rows, test: Rows | None, learner: NetworkLearner, seed: int
     ) -> None:
         self.inputs, self.test = inputs, test
-        self.learner = learner
-        self.seed = seed
+        self.learner, self.seed = learner, seed
+        self.trained: tuple[Objective, ...] = ()
         self.classes = max(2, len(data.classes))
         self.network = learner.build(inputs, self.classes, derive(seed, "weights"))
         labels = torch.from_numpy(data.labels)
@@ -203,7 +206,8 @@ class _Work:
         learner = copy.copy(self.learner)
         if bare:
             learner.objectives = ()
-        return learner.wrap(self.network, self.inputs.shape[1:], self.classes)
+        trained, shape = () if bare else self.trained, self.inputs.shape[1:]
+        return learner.wrap(self.network, shape, self.classes, objectives=trained)
 
     def costs(self, seconds: float, aside: Path, began: float) -> Costs:
         """What the parts of this pretraining take, timed with a copy of the network.
@@ -267,8 +271,7 @@ class _Work:
         listener: Callable[[Looked], None] | None,
     ) -> Pretraining:
         """Train to the end, from a checkpoint where there is one, with a line an epoch."""
-        first = Ranks.here().first
-        log = folder / LOG
+        first, log = Ranks.here().first, folder / LOG
         if first:
             _cut(log, folder / STATE)
         began: list[Passed] = []
@@ -289,22 +292,22 @@ class _Work:
                 listener(Looked(passed, each * (passed.epochs - passed.epoch), found))
 
         checkpoint = Checkpoint(folder / STATE, every, {"pretraining": made_by})
-        history = self._train(self.network, epochs, checkpoint=checkpoint, listener=hear)
+        trained = self._train(self.network, epochs, checkpoint=checkpoint, listener=hear)
+        history, self.trained = trained
         found = self.measure() | self.measure_test()
-        losses = history.losses
         return Pretraining(
             folder,
-            len(losses),
+            len(history.losses),
             history.steps,
             history.seconds,
-            losses[-1],
+            history.losses[-1],
             history.unlabeled_minibatch,
             found,
         )
 
-    def _train(self, network: nn.Module, epochs: int, **options: Any) -> Any:
+    def _train(self, network: nn.Module, epochs: int, **options: Any) -> Trained:
         none = torch.zeros(0, dtype=torch.int64)
-        trained = train(
+        return train(
             network,
             self.inputs,
             none,
@@ -316,7 +319,6 @@ class _Work:
             looks=self.learner.looks(self.inputs.shape[1:]),
             **options,
         )
-        return trained.history
 
     def measure(self) -> dict[str, float]:
         """Collapse diagnostics, and accuracy by neighbors where there are labels."""

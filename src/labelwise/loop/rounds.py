@@ -132,7 +132,7 @@ class Loop:
             strategy: a name, or a strategy.
             n: how many.
             options: the strategy's options.
-            providers: more evidence than the model's.
+            providers: more evidence than the model's, which goes before it.
 
         Raises:
             InputError: what `select` refuses, such as n above the candidates left.
@@ -147,7 +147,7 @@ class Loop:
             candidates=self.candidates(state),
             memory=self.memory,
             ids=self._keys,
-            providers=(*fitted.evidence.providers, *self._private(state), *providers),
+            providers=(*providers, *fitted.evidence.providers, *self._private(state)),
             round=state.round,
             rounds=self.rounds,
             state=state.carried.get(as_strategy(strategy).name),
