@@ -203,6 +203,15 @@ def doubled(shape: tuple[int, ...], classes: int) -> nn.Module:
     return network
 
 
+class Own(MLP):
+    """Begins in a way of its own."""
+
+    def build(self, inputs: Rows, classes: int, seed: int) -> nn.Module:
+        network = super().build(inputs, classes, seed)
+        nn.init.zeros_(network.head.weight)  # type: ignore[union-attr, arg-type]
+        return network
+
+
 class Flat(CrossEntropy):
     """Another loss by the same base."""
 
@@ -211,6 +220,7 @@ class Flat(CrossEntropy):
     ("learner", "reason"),
     [
         (make_learner("logistic"), "only networks"),
+        (Own(hidden=4, epochs=2, min_steps=4), "Own builds its networks one by one"),
         (mlp(objectives="cross_entropy+joint_entropy"), "CrossEntropy . JointEntropy"),
         (mlp(objectives=[Flat()]), "minimizes Flat"),
         (mlp(precision="bf16"), "precision is bf16"),

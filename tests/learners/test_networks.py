@@ -225,7 +225,7 @@ def test_draws_differ_by_sample_and_seed_and_leave_the_model_alone():
 def test_draws_without_dropout_are_refused():
     model, inputs = fitted(MLP(hidden=(4,), epochs=1))
     with pytest.raises(
-        InputError, match=r"draws needs a network with dropout.*MLP\(dropout=0\.2\)"
+        InputError, match=r"draws needs a network with torch.nn.Dropout.*MLP\(dropout=0\.2\)"
     ):
         model.draws(inputs, samples=2, seed=0)
 

@@ -131,6 +131,9 @@ def reason_apart(learner: Learner, item_shape: tuple[int, ...], classes: int) ->
     """
     if not isinstance(learner, NetworkLearner) or type(learner).fit is not NetworkLearner.fit:
         return "only networks are fitted together"
+    one, many = (_owner(type(learner), name) for name in ("build", "build_many"))
+    if many is not NetworkLearner and not issubclass(many, one):
+        return f"{one.__name__} builds its networks one by one"
     names = [type(objective).__name__ for objective in learner.objectives]
     if [type(objective) for objective in learner.objectives] != [CrossEntropy]:
         return f"it minimizes {' + '.join(names)}, and only CrossEntropy goes together"
@@ -143,6 +146,11 @@ def reason_apart(learner: Learner, item_shape: tuple[int, ...], classes: int) ->
     if perceptron_layers(learner.empty(item_shape, classes)) is None:
         return "its network is no chain of Linear, ReLU and dropout"
     return ""
+
+
+def _owner(kind: type, name: str) -> type:
+    """The class that a method of another comes from."""
+    return next(each for each in kind.__mro__ if name in vars(each))
 
 
 def _fitting(learner: NetworkLearner, item_shape: tuple[int, ...], classes: int) -> int:

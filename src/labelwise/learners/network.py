@@ -169,7 +169,7 @@ class NetworkModel:
         """
         if not dropouts(self.network):
             raise InputError(
-                "draws needs a network with dropout, and this one has none; fit one with "
+                "draws needs a network with torch.nn.Dropout, and this one has none; fit one with "
                 "dropout, such as MLP(dropout=0.2)"
             )
         if samples < 1:
