@@ -20,7 +20,7 @@ from labelwise.learners import (
 )
 from labelwise.learners.networks import Perceptron, SmallImageResNet, build_empty
 from labelwise.learners.objectives import Tapped
-from labelwise.learners.objectives.learning_loss import LearningLoss, ranking_loss
+from labelwise.learners.objectives.learning_loss import LearningLoss, LossModule, ranking_loss
 
 
 def generator(seed=0):
@@ -83,6 +83,40 @@ def test_of_a_perceptron_it_sees_the_hidden_layers_and_others_by_name():
         LearningLoss(layers=["body.9"]).prepare(setting(network, (5,)))
     with pytest.raises(InputError, match="finds neither feature maps nor hidden layers"):
         LearningLoss().prepare(setting(nn.Linear(5, 3), (5,)))
+
+
+@torch.no_grad()
+def test_the_module_by_hand_with_weight_and_margin():
+    module = build_empty(lambda: LossModule([2, 3], 4), generator(5))
+    seen = [torch.randn(6, width, generator=generator(width)) for width in (2, 3)]
+    expected = []
+    for row in range(6):
+        hidden = []
+        for stage, each in zip(module.stages, seen):
+            hidden += [max(0.0, float(v)) for v in stage.weight @ each[row] + stage.bias]
+        expected.append(float(module.last.weight[0] @ torch.tensor(hidden) + module.last.bias[0]))
+    torch.testing.assert_close(module(seen), torch.tensor(expected))
+    layers = nn.ReLU(), nn.ReLU()
+    objective = LearningLoss(weight=3.0, margin=0.4)
+    objective._layers, objective.module = layers, module
+    logits = torch.randn(6, 3, generator=generator(1))
+    view = SimpleNamespace(
+        averages=dict(zip(layers, seen)), logits=logits, labels=torch.arange(6) % 3
+    )
+    losses = -logits.log_softmax(1)[torch.arange(6), view.labels]
+    found = objective(view, Step(0, 10, 0, 0.1))
+    torch.testing.assert_close(found, 3 * ranking_loss(torch.tensor(expected), losses, 0.4))
+
+
+def test_of_five_resolutions_it_sees_the_four_deepest():
+    network = nn.Sequential(
+        *(nn.Conv2d(1 + place, 2 + place, 3, 2, 1) for place in range(5)),
+        nn.Flatten(),
+        nn.Linear(6, 3),
+    )
+    objective = LearningLoss()
+    objective.prepare(setting(network, (1, 32, 32)))
+    assert list(objective.layers()) == [network[place] for place in (1, 2, 3, 4)]
 
 
 def test_after_its_share_of_steps_the_network_is_left_alone():
