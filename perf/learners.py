@@ -167,7 +167,8 @@ def _pretraining(records: list[Record]) -> list[str]:
     parts.append(
         f"SimCLR, the default of `labelwise pretrain`, for {sizes['pretraining']} epochs of the "
         f"seed's {sizes['images']:,} images {scale}, with a ResNet-18 of width {sizes['width']}; "
-        "`patches` learns from the same images at full size. Seconds are wall time of one thread "
+        "`patches` learns from the same images at full size: the two as one core affords them, not "
+        "the methods at equal resolution. Seconds are wall time of one thread "
         "on a machine that did much other work, so epochs were set and not minutes; seconds of "
         "processor time are what an idle core needs (where the run was not interrupted). On the "
         "frozen embeddings of either the better of ridge and logistic regression, by held-out "
