@@ -155,6 +155,9 @@ def test_minibatches_are_as_long_as_their_longest_text(bert, monkeypatch):
     longest = int((inputs.tensor() >= 0).sum(1).max())
     assert set(seen) <= {24, *range(longest + 1)}
     assert seen.count(24) == 1  # the look at the width when it is made
+    seen.clear()
+    model.draws(inputs, samples=1, seed=0)
+    assert set(seen) == {24}  # masks are of whole rows
     assert shortened(torch.full((2, 3), -1)).shape == (2, 1)
 
 
