@@ -186,7 +186,7 @@ class Run:
             run_together(self, loops, self.plan.together)
         else:
             for loop in loops:
-                self._run_seed(loop)
+                self.run_seed(loop)
         if missing_full:
             self._fit_everything(self._loop(inputs, test, derive(self.plan.seeds[0], "full")))
 
@@ -236,7 +236,7 @@ class Run:
             memory=self.memory,
         )
 
-    def _run_seed(self, loop: Loop) -> None:
+    def run_seed(self, loop: Loop) -> None:
         """All strategies of one seed, from one initial fit that they share."""
         open_cells = {(strategy, seed) for strategy, seed, _ in self.todo()}
         entries = [e for e in self.plan.strategies if (e.label, loop.seed) in open_cells]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from labelwise.benchmark.journal import Record, state_after
 from labelwise.benchmark.plan import StrategyEntry
-from labelwise.learners.many import fit_many
+from labelwise.learners.many import fit_many, reason_apart
 from labelwise.loop import Fitted, Loop, NoAnswers, Oracle, Round, State
 from labelwise.strategies import call_needs
 
@@ -44,12 +44,22 @@ class _Cell:
 def run_together(run: Run, loops: Iterable[Loop], size: int) -> None:
     """Every round that is not in the journal, as many seeds at a time as make a group.
 
+    A learner whose fits cannot go together runs as without groups, which gives the very same: in
+    step, the models of all seeds and strategies would be held at once for nothing.
+
     Args:
         run: the simulation. loops: one a seed, in the plan's order.
         size: fits in a group at most.
     """
     seeds = max(1, size // len(run.plan.strategies))
     waiting = iter(loops)
+    first = next(waiting)
+    waiting = chain([first], waiting)
+    apart = reason_apart(first.learner, first.inputs.shape[1:], first.task.classes)
+    if apart:
+        run.tell("note", f"fitted one after another: {apart}")
+        for loop in waiting:
+            run.run_seed(loop)
     while batch := list(islice(waiting, seeds)):
         Lockstep(run, batch, size).finish()
 
@@ -65,7 +75,6 @@ class Lockstep:
 
     def __init__(self, run: Run, loops: Sequence[Loop], size: int) -> None:
         self.run, self.plan, self.size = run, run.plan, size
-        self.said = False
         self.oracle = Oracle(run.labels)
         self.loops = list(loops)
         self.cells = [_Cell(entry, loop) for loop in loops for entry in self.plan.strategies]
@@ -172,12 +181,9 @@ class Lockstep:
         start = time.perf_counter()
         if given:
             loop = todo[0][0]
-            models, apart = fit_many(
+            models = fit_many(
                 loop.learner, loop.inputs, given, classes=loop.task.classes, group=self.size
-            )
-            if apart and not self.said:
-                self.run.tell("note", f"fitted one after another: {apart}")
-            self.said = True
+            ).models
         seconds = (time.perf_counter() - start) / max(1, len(given))
         ready = iter(models)
         return [
