@@ -212,6 +212,27 @@ def test_rows_with_and_without_labels_are_normalized_together(name):
     assert sizes == {"simclr": [16] * 2, "byol": [16] * 4, "rotation": [64]}[name]
 
 
+@pytest.mark.parametrize("labeled", [0, 6])
+def test_beside_a_classifier_distorted_views_leave_running_statistics_be(labeled):
+    """In pretraining nothing else makes them; a classifier sees no distorted rows in the end."""
+    network = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    inputs = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
+    names = ["cross_entropy", "simclr"] if labeled else ["simclr"]
+    train(
+        network,
+        Rows(inputs),
+        torch.arange(labeled),
+        torch.arange(labeled) % 2,
+        classes=2,
+        seed=0,
+        recipe=Recipe(epochs=200, unlabeled_minibatch=30, learning_rate=1e-3),
+        objectives=[make_objective(name) for name in names],
+        looks=Looks(distorted=lambda rows, generator: 2 * rows + 50),
+    )
+    expected = inputs[:labeled].mean(0) if labeled else 2 * inputs.mean(0) + 50
+    torch.testing.assert_close(network[0].running_mean, expected, atol=1e-3, rtol=1e-3)
+
+
 def test_a_weight_multiplies_the_loss_of_rotation():
     losses = []
     for weight in (1.0, 3.0):

@@ -132,7 +132,12 @@ def train(
         validation = Validation(inputs, rows[held], labels[held], recipe, device, ranks)
         layers = [layer for term, _ in terms for layer in term.layers()]
         with Tapped(network, head, ranks, layers) as forward:
-            sight = Sight(forward, looks or Looks(), torch_stream(seed, "augmentation"))
+            sight = Sight(
+                forward,
+                looks or Looks(),
+                torch_stream(seed, "augmentation"),
+                classifying=len(rows) > 0 and any(o.learns_labels is not False for o in objectives),
+            )
             fit = Fit(sight, terms, given, others, recipe)
             forward.run = stack.enter_context(
                 training_pass(network, recipe, device, steps=fit.total, ranks=ranks.size)

@@ -21,7 +21,8 @@ class SelfSupervised(Objective):
     """The base of objectives that compare distorted views of rows.
 
     They see the unlabeled rows of a step and, where there are any, the labeled ones with them:
-    alone they are pretraining, and beside cross-entropy they train the classifier along.
+    alone they are pretraining, and beside cross-entropy they train the classifier along. There
+    distorted views normalize by their minibatch and leave running statistics be.
 
     Args:
         weight: > 0, what the loss is multiplied by, for the sum with other objectives.

@@ -122,12 +122,18 @@ class Sight:
         forward: the network.
         looks: the learner's.
         noise: what augmentations draw from.
+        classifying: whether labels are learned as well, from rows that are not distorted. Running
+            statistics of batch normalization then go by those alone: distorted rows are unlike
+            the ones that the classifier will be asked about.
     """
 
-    def __init__(self, forward: Tapped, looks: Looks, noise: torch.Generator) -> None:
+    def __init__(
+        self, forward: Tapped, looks: Looks, noise: torch.Generator, *, classifying: bool = False
+    ) -> None:
         self.forward = forward
         self.looks = looks
         self.noise = noise
+        self.classifying = classifying
 
     def change(self, inputs: Tensor, kind: Kind) -> Tensor:
         """Inputs changed at random.
@@ -159,6 +165,7 @@ class View:
     __slots__ = (
         "_averages",
         "_guess",
+        "_kind",
         "_outputs",
         "_raw",
         "_seen",
@@ -175,6 +182,7 @@ class View:
         self.rows = rows
         self.labels = labels
         self._raw = raw
+        self._kind = kind
         self._sight = sight
         self._seen: dict[tuple[Kind, int], View] = {}
         self._outputs: tuple[Tensor, Tensor] | None = None
@@ -258,7 +266,8 @@ class View:
         if not self._sight.forward.norms or len(views) < 2:
             return
         forward = self._sight.forward
-        logits, embeddings, averages = forward.look(torch.cat([view.inputs for view in views]))
+        with _still(self._quiet):
+            logits, embeddings, averages = forward.look(torch.cat([view.inputs for view in views]))
         sizes = [len(view) for view in views]
         for view, *outputs in zip(views, logits.split(sizes), embeddings.split(sizes)):
             view._outputs = (outputs[0], outputs[1])
@@ -273,9 +282,17 @@ class View:
 
     def _both(self) -> tuple[Tensor, Tensor]:
         if self._outputs is None:
-            logits, embeddings, self._averages = self._sight.forward.look(self.inputs)
+            with _still(self._quiet):
+                logits, embeddings, self._averages = self._sight.forward.look(self.inputs)
             self._outputs = logits, embeddings
         return self._outputs
+
+    @property
+    def _quiet(self) -> Sequence[_BatchNorm]:
+        """Batch normalizations whose running statistics a pass of this view leaves be."""
+        if self._kind == "distorted" and self._sight.classifying:
+            return self._sight.forward.norms
+        return ()
 
 
 @contextlib.contextmanager
