@@ -121,6 +121,25 @@ def test_vaal_losses_by_hand():
     )
 
 
+def test_a_mean_divergence_is_by_entry_of_the_minibatch():
+    found = []
+    for reduction, beta in (("sum", 1.0), ("mean", 1.0), ("sum", 0.0)):
+        vaal = VariationalAdversarial(latent=3, hidden=8, beta=beta, divergence=reduction)
+        vaal.prepare(setting())
+        found.append(vaal(view(5, 0), view(5, 1))["autoencoder"].item())
+    total, mean, none = found
+    assert mean - none == pytest.approx((total - none) / (5 * 4), rel=1e-4)
+
+
+def test_the_autoencoder_moves_twice_as_often_as_the_discriminator():
+    vaal = VariationalAdversarial(latent=3, hidden=8)
+    vaal.prepare(setting())
+    players = vaal.players()
+    assert list(players) == ["autoencoder", "discriminator"]  # who moves first
+    assert [player.every for player in players.values()] == [1, 2]
+    assert all(player.changes["learning_rate"] == 5e-4 for player in players.values())
+
+
 @pytest.mark.parametrize("size", [(28, 28), (8, 8), (5, 7), (32, 32)])
 def test_images_come_back_in_their_size(size):
     made = build_empty(lambda: ImageAutoencoder((3, *size), 6, 4), torch.Generator())
@@ -201,6 +220,9 @@ def test_vaal_beside_a_network_of_images():
     model = learner.fit(Rows(pixels), torch.arange(6), torch.arange(6) % 2, classes=2, seed=0)
     found = {p.__name__: p for p in model_evidence(model, Rows(pixels), seed=0)}
     assert found["latent_discriminator"]().shape == found["critic"]().shape == (20,)
+    some = {p.__name__: p for p in model_evidence(model, Rows(pixels[:5]), seed=0)}
+    for name in ("latent_discriminator", "critic"):  # of each row, whatever the others are
+        torch.testing.assert_close(some[name](), found[name]()[:5])
 
 
 def test_a_player_rests_between_its_moves():
