@@ -14,8 +14,10 @@ from torch import nn
 
 from labelwise.benchmark import Results
 from labelwise.cli import main
+from labelwise.learners import list_encoders, list_learners
 from labelwise.learners.given_by import given_by
 from labelwise.learners.objectives import parse_objectives
+from labelwise.learners.pretraining_recipes import list_methods
 from labelwise.strategies import get_strategy, list_strategies
 
 LEARNED = ["tod", "lpl", "vaal", "waal", "dalbt", "adma", "pt4al"]
@@ -321,3 +323,12 @@ def test_wrong_options_of_a_learner_are_one_line(option, part, simulate):
     assert code == 2
     assert part in err.strip().splitlines()[-1]
     assert "Traceback" not in err
+
+
+def test_help_names_all_there_is_to_choose_from(run):
+    shown = "".join(run("simulate", "--help")[1].split())  # lines end at hyphens too
+    for name in [*list_learners(), *list_encoders()]:
+        assert name.removesuffix("<...>") in shown, name
+    shown = "".join(run("pretrain", "--help")[1].split())
+    for name in list_methods():
+        assert name in shown

@@ -57,9 +57,9 @@ def simulate(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What makes features of items: patches, pixels, table, tfidf, identity, "
-            "pretrained:FOLDER, timm:NAME, open_clip:NAME, transformers:NAME, or several as in "
-            "concat:A+B.",
+            help="What makes features of items: patches, patches-fast, pixels, table, tfidf, "
+            "identity, pretrained:FOLDER, timm:NAME, open_clip:NAME, transformers:NAME, "
+            "tokens:NAME, or several as in concat:A+B.",
             show_default="by kind",
         ),
     ] = None,
