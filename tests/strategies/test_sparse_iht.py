@@ -78,16 +78,17 @@ class ByDefinition:
         return self.pool[order].tolist(), np.where(w[order] > 0, w[order], 1.0), self.score[order]
 
 
-@pytest.mark.parametrize("space", ["gradient", "draws"])
+@pytest.mark.parametrize(
+    ("name", "space"), [("sparse_iht", "gradient"), ("sparse_iht_draws", "draws")]
+)
 @pytest.mark.parametrize(("alpha", "beta"), [(1.0, 0.1), (3.0, 0.1), (0.0, 0.0), (150.0, 2.0)])
-def test_it_is_its_definition(space, alpha, beta):
+def test_it_is_its_definition(name, space, alpha, beta):
     for seed in range(3):
         probs, h, draws = case(seed)
         phi, spread = gradients(probs, h) if space == "gradient" else losses(draws)
         twin = ByDefinition(phi, spread, 7, alpha, beta)
         rows, weights, scores = twin.run()
-        name, given = within(space, probs, h, draws)
-        name = name.replace("greedy", "iht")
+        _, given = within(space, probs, h, draws)
         picks = select(name, 7, **given, labeled=LABELED, alpha=alpha, beta=beta)
         assert sorted(picks) == sorted(rows)
         mine = dict(zip(picks.rows.tolist(), picks.weights, strict=True))
