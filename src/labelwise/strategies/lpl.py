@@ -28,6 +28,7 @@ def lpl_scores(predicted_loss: Rows | Tensor) -> Tensor:
     Source:
         Yoo & Kweon, "Learning Loss for Active Learning", CVPR 2019.
 
+    >>> import torch
     >>> lpl_scores(torch.tensor([0.5, -1.0]))
     tensor([ 0.5000, -1.0000], dtype=torch.float64)
     """

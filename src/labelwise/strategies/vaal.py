@@ -26,6 +26,7 @@ def vaal_scores(latent_discriminator: Rows | Tensor) -> Tensor:
     Source:
         Sinha, Ebrahimi & Darrell, "Variational Adversarial Active Learning", ICCV 2019.
 
+    >>> import torch
     >>> vaal_scores(torch.tensor([0.25, 1.0]))
     tensor([0.7500, 0.0000], dtype=torch.float64)
     """
