@@ -96,18 +96,19 @@ def _objectives(records: list[Record]) -> list[str]:
     parts.append(
         f"{sizes['images']:,} images of each set {scale}, drawn by the seed; {sizes['labels']} of "
         f"them, at random, with labels, the others without; {sizes['tested']:,} test images, "
-        f"always the same. A ResNet-18 of width {sizes['fit_width']}, {fits[0]['steps']} steps of "
-        f"SGD with {sizes['minibatch']} labeled and {sizes['unlabeled']} unlabeled images at most, "
+        f"always the same. A ResNet-18 of width {sizes['fit_width']}, {fits[0]['steps']:,} steps "
+        f"of SGD with {sizes['minibatch']} labeled and {sizes['unlabeled']} unlabeled images at most, "
         f"one cycle of the learning rate up to {sizes['rate']:g}. All trainings of a seed have the "
         "same images, labels, first weights, order and number of steps. Objectives have their "
         "default options, but for Barlow's projector, which is 4 times as wide as this network's "
-        "embeddings, as by default it is of the full one's. Nothing was tuned on these seeds. The "
-        "last two rows have options that their documentation names for short fits, and beside "
-        "cross-entropy; they were added when the rows above were known, and p is corrected apart."
+        "embeddings, as by default it is of the full one's. Nothing was tuned on these seeds but "
+        "this: the last two rows have options that their documentation names for short fits, and "
+        "beside cross-entropy, and were added after a run of a quarter of the steps, so p is "
+        "corrected apart."
     )
     parts.append(
-        "These fits are short (FixMatch's authors make a million steps), and labels alone are not "
-        "learned to the end in them: nothing here says what an objective is worth in long training."
+        "These fits are short (FixMatch's authors make a million steps of 64 labeled and 448 "
+        "unlabeled images): nothing here says what an objective is worth in long training."
     )
     for name in dict.fromkeys(r["data"] for r in fits):
         parts += [f"### {name}", *_compared(find(fits, data=name))]
@@ -118,7 +119,8 @@ def _compared(fits: list[Record]) -> list[str]:
     """Every training against labels alone."""
     by_training = {
         training: find(fits, training=training)
-        for training in dict.fromkeys(r["training"] for r in fits)
+        for training in (SUPERVISED, *PLANNED, *ADDED)
+        if find(fits, training=training)
     }
     accuracies = {name: _by(rows, "seed", "accuracy") for name, rows in by_training.items()}
     base = accuracies[SUPERVISED]

@@ -70,7 +70,7 @@ class Sizes:
     width: int = 16
     fit_width: int = 8
     labels: int = 200
-    epochs: int = 40
+    epochs: int = 160
     minibatch: int = 32
     unlabeled: int = 32
     rate: float = 0.1
