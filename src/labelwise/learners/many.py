@@ -87,7 +87,7 @@ def fit_many(
 
     A member starts from the weights, and meets the minibatches, dropout masks and learning rates,
     of its lone fit. It differs by rounding, which training enlarges: after the 600 to 1,000 steps
-    of ``MLP()`` on a table probabilities agree to a few 1e-3. The same group on the same machine
+    of ``MLP()`` on a table probabilities agree to about 1e-2. The same group on the same machine
     gives the same bits.
 
     Args:
