@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from labelwise.errors import InputError
-from labelwise.learners.augment.color import luma, mean_luma, shift_hue, solarize
+from labelwise.learners.augment.color import blend, luma, mean_luma, shift_hue, solarize
 from labelwise.learners.augment.look import share
 from labelwise.learners.augment.space import gaussian_blur, resize_crops
 
@@ -187,11 +187,11 @@ def _jitter(colors: Tensor, order: Tensor, factor: Tensor, jittered: Tensor) -> 
     for step in range(4):
         kind = order[:, step]
         amount = factor.gather(1, kind[:, None])[:, 0]
-        blends = torch.where(jittered & (kind != HUE), amount, 1.0).to(device).reshape(-1, 1, 1, 1)
+        blends = torch.where(jittered & (kind != HUE), amount, 1.0).to(device)
         lightness = luma(colors)
         other = torch.where(_mask(kind == CONTRAST, device), mean_luma(colors), lightness)
         other = torch.where(_mask(kind == BRIGHTNESS, device), 0.0, other)
-        colors = (blends * colors + (1 - blends) * other).clamp(0, 255)
+        colors = blend(colors, other, blends)
         at = (jittered & (kind == HUE)).nonzero()[:, 0]
         if len(at) and colors.shape[1] == 3:
             turn, at = amount[at].to(device), at.to(device)
