@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from labelwise.learners.networks import build_empty
 from labelwise.learners.objectives.base import Setting, Step
 from labelwise.learners.objectives.momentum import MomentumEncoder
+from labelwise.learners.objectives.own_labels import ramp
 from labelwise.learners.objectives.self_supervision import (
     SelfSupervised,
     count,
@@ -149,9 +150,8 @@ class DINO(SelfSupervised):
 
     def sharpness(self, step: Step) -> float:
         """The teacher's temperature at a step."""
-        done = step.number / (self.warmup * step.total) if self.warmup else 1.0
         rise = self.teacher_temperature - self.first_temperature
-        return self.first_temperature + rise * min(1.0, done)
+        return self.first_temperature + rise * ramp(step, self.warmup)
 
     def forward(self, unlabeled: View, step: Step, labeled: View | None = None) -> Tensor:
         """The loss, a single number."""
