@@ -11,6 +11,13 @@ from labelwise.learners.objectives.base import Setting
 from labelwise.learners.objectives.views import Tapped
 
 
+def draw_apart(network: nn.Module, setting: Setting) -> None:
+    """Give each dropout of a copied network a generator of its own, seeded by the fit's."""
+    for layer in dropouts(network):
+        seed = int(torch.randint(1 << 62, (), generator=setting.generator))
+        layer.generator = torch.Generator(setting.device).manual_seed(seed)
+
+
 class MomentumEncoder(nn.Module):
     """Copies of a network and its projector that follow the originals slowly.
 
@@ -33,9 +40,7 @@ class MomentumEncoder(nn.Module):
         self.network, self.projector = (average.module for average in self._averages)
         self._classes = setting.classes
         self._ranks = setting.ranks
-        for layer in dropouts(self.network):
-            seed = int(torch.randint(1 << 62, (), generator=setting.generator))
-            layer.generator = torch.Generator(setting.device).manual_seed(seed)
+        draw_apart(self.network, setting)
 
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from labelwise.errors import InputError
 from labelwise.learners.average import Average
-from labelwise.learners.networks import build_empty, dropouts
+from labelwise.learners.networks import build_empty
 from labelwise.learners.objectives.base import Objective, Setting
+from labelwise.learners.objectives.momentum import draw_apart
 from labelwise.learners.objectives.views import View
 
 _FORMS = ("second_head", "paper")
@@ -94,9 +95,7 @@ class TemporalDiscrepancy(Objective):
             width, classes = setting.embedding_width, setting.classes
             self.second = build_empty(lambda: nn.Linear(width, classes), setting.generator)
         self._average = Average(setting.network, self.decay)
-        for layer in dropouts(self._average.module):
-            seed = int(torch.randint(1 << 62, (), generator=setting.generator))
-            layer.generator = torch.Generator(setting.device).manual_seed(seed)
+        draw_apart(self._average.module, setting)
 
     def forward(self, labeled: View, unlabeled: View, network: nn.Module) -> Tensor:
         """The loss, a single number."""
