@@ -298,6 +298,8 @@ def test_what_cannot_be_is_one_line(timm, tmp_path):
         run(data=Rows(torch.zeros(24, 8)), weights=timm)
     with pytest.raises(InputError, match="tune must be 'full', 'lora' or 'head'"):
         run(tune="all")
+    with pytest.raises(InputError, match="size must be at least 1, got 0"):
+        Finetune("timm:tiny", size=0)
     with pytest.raises(InputError, match=r"frozen names 'layer1'.*conv1.weight"):
         run(weights=timm, frozen=("layer1",))
     with pytest.raises(InputError, match="frozen is for tune='full'"):

@@ -20,7 +20,7 @@ from labelwise.learners.lora import add_lora
 from labelwise.learners.network import NetworkLearner, NetworkModel, Objectives
 from labelwise.learners.networks import adopt_dropout, initialize
 from labelwise.learners.objectives import Looks, Objective
-from labelwise.learners.recipe import Recipe, adapt, pick_device
+from labelwise.learners.recipe import Recipe, adapt, pick_device, require_whole
 from labelwise.learners.source import distinctiveness, source_layers
 from labelwise.learners.training import History
 
@@ -136,9 +136,10 @@ class Finetune(NetworkLearner):
         if tune not in RECIPES:
             raise InputError(f"tune must be 'full', 'lora' or 'head', got {tune!r}")
         super().__init__(adapt(RECIPES[tune], recipe, OPTIONS), objectives)
-        for option, value, least in (("rank", rank, 1), ("pad", pad, 0), ("size", size or 1, 1)):
-            if value < least:
-                raise InputError(f"{option} must be at least {least}, got {value}")
+        require_whole("rank", rank, 1)
+        require_whole("pad", pad, 0)
+        if size is not None:
+            require_whole("size", size, 1)
         if not alpha > 0:
             raise InputError(f"alpha must be positive, got {alpha}")
         if frozen and tune != "full":
