@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from labelwise.errors import InputError
 from labelwise.kernels import Rows
 from labelwise.learners.base import Encoder, Progress
+from labelwise.learners.encoding import shifted
 from labelwise.learners.registry import make_encoder
 from labelwise.pools import Pool
 
@@ -94,12 +95,7 @@ class Concat:
             out = np.empty((len(pool), *self.item_shape()), np.float32)
         start = 0
         for place, (encoder, width) in enumerate(zip(self.encoders, self.widths)):
-            before = place * len(pool)
-
-            def report(done: int, _: int, before: int = before) -> None:
-                if progress:
-                    progress(before + done, total)
-
+            report = shifted(progress, place * len(pool), total)
             found = Rows(encoder.encode(pool, progress=report))
             for first, block in found.blocks():
                 part = _flat(block)

@@ -130,7 +130,7 @@ def _encode(
         out = None
         if make is not None and isinstance(encoder, StreamingEncoder):
             out = make(name, len(pool))
-        report = _shifted(progress, before, total)
+        report = shifted(progress, before, total)
         array: Any = encoder.encode(pool, out=out, progress=report)
         if isinstance(array, Tensor) and make is not None:
             array = array.cpu().numpy()
@@ -143,7 +143,8 @@ def _encode(
         yield name, array
 
 
-def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+def shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """What a part of some work reports to: ``before`` of all ``total`` items come before it."""
     if progress is None:
         return None
     report = progress
