@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from labelwise.cli.options import set_threads
+from labelwise.cli.options import AsJson, set_threads
 from labelwise.cli.output import note, say
 from labelwise.cli.running import present, run_simulation
 
@@ -22,7 +22,7 @@ def demo(
     threads: Annotated[
         int, typer.Option(metavar="N", help="Cores to use; so small a job is fastest on one.")
     ] = 1,
-    json: Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Compare strategies on 1,797 handwritten digits, in about a minute.
 

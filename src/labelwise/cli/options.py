@@ -1,13 +1,30 @@
-"""Values written on the command line: sizes, ``name=value`` pairs, threads."""
+"""Options that several commands have, and values as they are written on the command line."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from labelwise.errors import InputError
 from labelwise.options import parse_values
+
+LabelColumn = Annotated[str | None, typer.Option(metavar="NAME", help="Column of the labels.")]
+IdColumn = Annotated[
+    str | None, typer.Option("--id", metavar="NAME", help="Column of the item ids.")
+]
+SplitColumn = Annotated[str | None, typer.Option(metavar="NAME", help="Column of train and test.")]
+HoldoutShare = Annotated[
+    float, typer.Option(metavar="SHARE", help="Share held out where there is no test split.")
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of everything that is drawn.")]
+Threads = Annotated[int | None, typer.Option(metavar="N", help="Cores to use.", show_default="all")]
+TrainingDevice = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="Where to train: cpu, cuda, ...")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}

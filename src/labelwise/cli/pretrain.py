@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labelwise.cli.options import check_device, parse_pairs, set_threads
+from labelwise.cli.options import (
+    AsJson,
+    HoldoutShare,
+    IdColumn,
+    LabelColumn,
+    Seed,
+    SplitColumn,
+    Threads,
+    TrainingDevice,
+    check_device,
+    parse_pairs,
+    set_threads,
+)
 from labelwise.cli.output import emit_json, note, say
 from labelwise.cli.progress import progress
 
@@ -75,31 +87,20 @@ def pretrain(
     every: Annotated[
         int, typer.Option(metavar="N", help="Epochs between checkpoints and measurements.")
     ] = 10,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of everything that is drawn.")] = 0,
-    label: Annotated[str | None, typer.Option(metavar="NAME", help="Column of the labels.")] = None,
-    id: Annotated[
-        str | None, typer.Option("--id", metavar="NAME", help="Column of the item ids.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Column of train and test.")
-    ] = None,
-    holdout: Annotated[
-        float,
-        typer.Option(metavar="SHARE", help="Share held out where there is no test split."),
-    ] = 0.2,
+    seed: Seed = 0,
+    label: LabelColumn = None,
+    id: IdColumn = None,
+    split: SplitColumn = None,
+    holdout: HoldoutShare = 0.2,
     cache: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER", help="Folder of decoded items.", show_default="the user's cache"
         ),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="Cores to use.", show_default="all")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="Where to train: cpu, cuda, ...")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")] = False,
+    threads: Threads = None,
+    device: TrainingDevice = None,
+    json: AsJson = False,
 ) -> None:
     """Pretrain a network on a pool without labels; what comes out is an encoder.
 

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from labelwise.cli.files import read_ids, read_numbers, save_in_place
-from labelwise.cli.options import parse_pairs, parse_size
+from labelwise.cli.options import AsJson, Seed, parse_pairs, parse_size
 from labelwise.cli.output import emit_json, note, say
 from labelwise.errors import InputError
 
@@ -150,7 +150,7 @@ def select(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Option of the strategy; repeatable."),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of everything that is drawn.")] = 0,
+    seed: Seed = 0,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Bound, such as 4GB.")] = None,
     device: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="Where to compute: cpu, cuda, ...")
@@ -169,7 +169,7 @@ def select(
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Say how long it will take, and pick nothing.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Pick the rows of a pool that are worth labeling next, from arrays in files."""
     bound = parse_size(memory)

@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from labelwise.cli.options import check_device, parse_pairs, parse_size, set_threads
+from labelwise.cli.options import (
+    AsJson,
+    HoldoutShare,
+    IdColumn,
+    LabelColumn,
+    SplitColumn,
+    Threads,
+    TrainingDevice,
+    check_device,
+    parse_pairs,
+    parse_size,
+    set_threads,
+)
 from labelwise.cli.running import present, run_simulation
 from labelwise.cli.select import read_evidence
 
@@ -93,17 +105,10 @@ def simulate(
             "pretext_loss=FOLDER of pretrain --method rotation; repeatable.",
         ),
     ] = None,
-    label: Annotated[str | None, typer.Option(metavar="NAME", help="Column of the labels.")] = None,
-    id: Annotated[
-        str | None, typer.Option("--id", metavar="NAME", help="Column of the item ids.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Column of train and test.")
-    ] = None,
-    holdout: Annotated[
-        float,
-        typer.Option(metavar="SHARE", help="Share held out where there is no test split."),
-    ] = 0.2,
+    label: LabelColumn = None,
+    id: IdColumn = None,
+    split: SplitColumn = None,
+    holdout: HoldoutShare = 0.2,
     skip_unreadable: Annotated[
         bool,
         typer.Option("--skip-unreadable", help="Leave out unreadable items."),
@@ -143,14 +148,9 @@ def simulate(
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Bound of a query, such as 4GB.")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="Cores to use.", show_default="all")
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="DEVICE", help="Where to train: cpu, cuda, ..."),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")] = False,
+    threads: Threads = None,
+    device: TrainingDevice = None,
+    json: AsJson = False,
 ) -> None:
     """Compare strategies on labeled data, as if every label had still to be paid for.
 

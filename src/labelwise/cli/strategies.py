@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from labelwise.cli.options import AsJson
 from labelwise.cli.output import emit_json, say
 from labelwise.errors import InputError
 
@@ -27,7 +28,7 @@ def strategies(
             show_default=False,
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")] = False,
+    json: AsJson = False,
 ) -> None:
     """List the strategies: what each needs, its options and its source."""
     from labelwise.strategies import get_strategy, list_strategies
