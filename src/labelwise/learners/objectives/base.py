@@ -96,6 +96,17 @@ class Player(NamedTuple):
     every: int = 1
 
 
+def adam_player(module: nn.Module, learning_rate: float, every: int = 1) -> Player:
+    """A player that moves by Adam at a constant rate, without weight decay."""
+    changes = {
+        "optimizer": "adam",
+        "learning_rate": learning_rate,
+        "schedule": "constant",
+        "weight_decay": 0.0,
+    }
+    return Player(module, changes, every)
+
+
 Losses = Tensor | Mapping[str, Tensor]
 """One number; or one for each player by name, `NETWORK` for the network's."""
 

@@ -17,7 +17,7 @@ from labelwise.learners.objectives.autoencoders import (
     Prepared,
     VectorAutoencoder,
 )
-from labelwise.learners.objectives.base import NETWORK, Objective, Player, Setting
+from labelwise.learners.objectives.base import NETWORK, Objective, Player, Setting, adam_player
 from labelwise.learners.objectives.views import View
 
 if TYPE_CHECKING:
@@ -125,15 +125,9 @@ class VariationalAdversarial(Objective):
 
     def players(self) -> Mapping[str, Player]:
         """The autoencoder, which moves first and twice as often, and the discriminator."""
-        changes = {
-            "optimizer": "adam",
-            "learning_rate": self.learning_rate,
-            "schedule": "constant",
-            "weight_decay": 0.0,
-        }
         return {
-            "autoencoder": Player(self.autoencoder, changes),
-            "discriminator": Player(self.discriminator, changes, every=2),
+            "autoencoder": adam_player(self.autoencoder, self.learning_rate),
+            "discriminator": adam_player(self.discriminator, self.learning_rate, every=2),
         }
 
     def forward(self, labeled: View, unlabeled: View) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from labelwise.errors import InputError
 from labelwise.learners.networks import build_empty
-from labelwise.learners.objectives.base import NETWORK, Objective, Player, Setting
+from labelwise.learners.objectives.base import NETWORK, Objective, Player, Setting, adam_player
 from labelwise.learners.objectives.views import View
 
 if TYPE_CHECKING:
@@ -124,13 +124,7 @@ class Wasserstein(Objective):
 
     def players(self) -> Mapping[str, Player]:
         """The critic."""
-        changes = {
-            "optimizer": "adam",
-            "learning_rate": self.learning_rate,
-            "schedule": "constant",
-            "weight_decay": 0.0,
-        }
-        return {"critic": Player(self.critic, changes)}
+        return {"critic": adam_player(self.critic, self.learning_rate)}
 
     def forward(self, labeled: View, unlabeled: View) -> dict[str, Tensor]:
         """The loss of the network and that of the critic."""
