@@ -26,19 +26,6 @@ PROBS = np.array([[0.9, 0.1], [0.5, 0.5], [0.8, 0.2], [0.6, 0.4]])
 
 
 @pytest.fixture
-def run(capfd):
-    """Run a command in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
 def fails(run):
     """Run a command that must fail: one line on stderr, nothing on stdout, and the code."""
 

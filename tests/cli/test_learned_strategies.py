@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from labelwise.benchmark import Results
-from labelwise.cli import main
 from labelwise.learners import list_encoders, list_learners
 from labelwise.learners.given_by import given_by
 from labelwise.learners.objectives import parse_objectives
@@ -27,19 +26,6 @@ PATCHES = ["--encoder", "patches-fast", "--encoder-option", "filters=6"]
 PATCHES += ["--encoder-option", "size=12"]
 SIZE = 12
 """Side of the images."""
-
-
-@pytest.fixture
-def run(capfd):
-    """Run a command in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

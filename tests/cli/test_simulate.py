@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from labelwise.benchmark import Results
-from labelwise.cli import main
 from labelwise.cli.progress import _Lines
 from labelwise.cli.simulate import Budget, _on, sample, smaller
 from labelwise.learners import make_encoder, make_learner
@@ -19,19 +18,6 @@ from labelwise.pools import open_data
 
 PLAN = ["--strategies", "random,margin", "--initial", "6", "--batch", "4", "--rounds", "2"]
 PLAN += ["--seeds", "2", "--threads", "1"]
-
-
-@pytest.fixture
-def run(capfd):
-    """Run a command in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")
