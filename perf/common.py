@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from labelwise.benchmark.progress import Event
-from labelwise.kernels import linear
+from labelwise.kernels import Rows, linear
 from labelwise.pools import Data
 
 
@@ -59,6 +60,24 @@ def some_test_rows(data: Data, count: int) -> Data:
 
 def _drawn(rows: int, count: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(rows)[:count])
+
+
+def letter() -> tuple[Rows, Tensor] | None:
+    """(20000, 16) rows in an order drawn at random, always the same, and labels of 26 classes.
+
+    None where ``$LABELWISE_DATA`` does not hold the letter set.
+    """
+    folder = os.environ.get("LABELWISE_DATA")
+    path = Path(folder or ".") / "tabular" / "letter.parquet"
+    if folder is None or not path.exists():
+        return None
+    import pyarrow.parquet as pq
+
+    frame = pq.read_table(path).to_pandas()
+    _, labels = np.unique(frame.pop("label"), return_inverse=True)
+    values = frame.drop(columns="split").to_numpy(np.float32)
+    order = np.random.default_rng(0).permutation(len(values))
+    return Rows(values[order]), torch.from_numpy(labels[order])
 
 
 class PeakMemory:

@@ -9,12 +9,10 @@ column is the largest difference of a test probability between a member and its 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,12 +22,12 @@ from torch import Tensor
 from labelwise.kernels import Rows
 from labelwise.learners import MLP, Model
 from labelwise.learners.many import Job, fit_many
-from perf.common import table
+from perf.common import letter, table
 
 
 def run(quick: bool) -> list[dict[str, object]]:
     """A row per number of labels and dropout."""
-    inputs, truth = _letter()
+    inputs, truth = letter() or _random()
     cases: list[tuple[int, dict[str, Any]]] = [(260, {}), (1000, {}), (260, {"dropout": 0.2})]
     seeds, repeats = (4, 1) if quick else (20, 3)
     return [
@@ -81,21 +79,11 @@ def _case(
     }
 
 
-def _letter() -> tuple[Rows, Tensor]:
-    """(20000, 16) and labels of 26 classes."""
-    folder = os.environ.get("LABELWISE_DATA")
-    path = Path(folder or ".") / "tabular" / "letter.parquet"
-    if folder is None or not path.exists():
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(20_000, 16, generator=generator)
-        return Rows(x), (x @ torch.randn(16, 26, generator=generator)).argmax(1)
-    import pyarrow.parquet as pq
-
-    frame = pq.read_table(path).to_pandas()
-    _, labels = np.unique(frame.pop("label"), return_inverse=True)
-    values = frame.drop(columns="split").to_numpy(np.float32)
-    order = np.random.default_rng(0).permutation(len(values))
-    return Rows(values[order]), torch.from_numpy(labels[order])
+def _random() -> tuple[Rows, Tensor]:
+    """Of the letter set's shape."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20_000, 16, generator=generator)
+    return Rows(x), (x @ torch.randn(16, 26, generator=generator)).argmax(1)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,9 @@ plays a small part. The target is a ratio of at most 1.3.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +19,7 @@ from torch.nn import functional as F
 
 from labelwise.kernels import Rows, derive
 from labelwise.learners import MLP
-from perf.common import table
+from perf.common import letter, table
 
 
 def run(quick: bool) -> list[dict[str, object]]:
@@ -29,9 +27,9 @@ def run(quick: bool) -> list[dict[str, object]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # such steps are too small to share
     rows = _overhead(quick)
-    folder = os.environ.get("LABELWISE_DATA")
-    if folder and (Path(folder) / "tabular" / "letter.parquet").exists():
-        rows += _letter(Path(folder) / "tabular" / "letter.parquet", quick)
+    found = letter()
+    if found is not None:
+        rows += _letter(*found, quick)
     torch.set_num_threads(threads)
     return rows
 
@@ -93,14 +91,7 @@ def _bare(
     return steps
 
 
-def _letter(path: Path, quick: bool) -> list[dict[str, object]]:
-    import pyarrow.parquet as pq
-
-    frame = pq.read_table(path).to_pandas()
-    _, labels = np.unique(frame.pop("label"), return_inverse=True)
-    values = frame.drop(columns="split").to_numpy(np.float32)
-    order = np.random.default_rng(0).permutation(len(values))
-    inputs, truth = Rows(values[order]), torch.from_numpy(labels[order])
+def _letter(inputs: Rows, truth: Tensor, quick: bool) -> list[dict[str, object]]:
     test = torch.arange(10_000, 20_000)
     found: list[dict[str, object]] = []
     for count in (260, 1000) if quick else (260, 1000, 2600):
