@@ -20,14 +20,6 @@ STRATEGIES = "random,margin,tod"
 """The last of them compares a model with the one before, which comes from a group as well."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def trembling(monkeypatch):
     """Fits that depend on who is in the group, far more than rounding would; notes the groups."""
