@@ -178,7 +178,7 @@ def loading(name: str, instead: str, *, fetch: bool = False) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"encoder {name!r} cannot be loaded ({reason[:200]}); without a network give {instead}"
+            f"network {name!r} cannot be loaded ({reason[:200]}); without a network give {instead}"
         ) from error
 
 
@@ -224,7 +224,7 @@ def load_library(name: str, extra: str) -> Any:
         return importlib.import_module(name)
     except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
         raise MissingDependencyError(
-            f"{name} is needed for '{name}:<...>' encoders and cannot be imported ({error}); "
+            f"{name} is needed for '{name}:<...>' networks and cannot be imported ({error}); "
             f"pip install 'labelwise[{extra}]'"
         ) from error
 
