@@ -33,9 +33,7 @@ class SourceLayers(NamedTuple):
     probs: Tensor
 
 
-def source_layers(
-    network: nn.Module, inputs: Rows, *, early: str, late: str, device: torch.device | None = None
-) -> SourceLayers:
+def source_layers(network: nn.Module, inputs: Rows, *, early: str, late: str) -> SourceLayers:
     """Features of two layers and the source classes' probabilities, in one pass.
 
     A layer's output of more than `POOLED` entries a row (a last convolution has 100,000) is
@@ -44,10 +42,9 @@ def source_layers(
 
     Args:
         network: the pretrained network with its own classifier, (n, ...) inputs to (n, K)
-            logits; it is put in evaluation mode for the pass.
+            logits; it stays on its device, and is put in evaluation mode for the pass.
         inputs: (N, ...).
         early, late: names of modules, as ``named_modules`` gives them.
-        device: where to; the network's own by default.
 
     Raises:
         InputError: no module of such a name, or one that the network does not call.
@@ -65,7 +62,7 @@ def source_layers(
 
         return modules[name].register_forward_hook(keep)
 
-    device = device or next(network.parameters()).device
+    device = next(network.parameters()).device
     training = network.training
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     hooks = []
