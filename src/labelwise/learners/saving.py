@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from labelwise._version import __version__
 from labelwise.errors import DataError, InputError, ResourceError
 from labelwise.learners.backbones import file_stamp
-from labelwise.learners.checkpoint import difference
+from labelwise.learners.checkpoint import difference, write_in_place
 from labelwise.learners.network import NetworkLearner, NetworkModel
 from labelwise.learners.networks import find_head
 from labelwise.learners.objectives import Objective, Setting, list_objectives, make_objective
@@ -92,9 +92,7 @@ def save_model(model: NetworkModel, folder: Path | str) -> Path:
         save_file(tensors, aside)
         card["weights"] = file_stamp(str(aside))
         aside.replace(target / WEIGHTS)
-        aside = target / f".{CARD}"
-        aside.write_text(json.dumps(card, indent=1), encoding="utf-8")
-        aside.replace(target / CARD)
+        write_in_place(target / CARD, json.dumps(card, indent=1).encode())
     except (OSError, SafetensorError) as error:
         raise ResourceError(f"the model cannot be written to {str(target)!r}: {error}") from error
     return target
