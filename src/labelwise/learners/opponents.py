@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -49,7 +51,7 @@ class Opponent:
         """
         value = float(torch.stack(self._losses).float().mean())
         self._losses.clear()
-        if value != value or abs(value) == float("inf"):
+        if not math.isfinite(value):
             raise InputError(
                 f"the loss of player {name!r} is {value} by step {number} with learning rate "
                 f"{self.recipe.learning_rate:.3g}: lower it, or set clip=1.0"
