@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -226,7 +227,7 @@ class NetworkModel:
             )
         return len(inputs) if rows is None else len(rows)
 
-    def _blocks(self, inputs: Rows, rows: Tensor | None) -> Any:
+    def _blocks(self, inputs: Rows, rows: Tensor | None) -> Iterator[tuple[int, Tensor]]:
         """Minibatches of the rows on the device, each with where it starts."""
         device = self._head.weight.device
         size = max(1, BLOCK_BYTES // (4 * max(1, torch.Size(self.item_shape).numel())))
@@ -249,7 +250,7 @@ def _named(name: str, compute: Callable[[], object]) -> Callable[[], object]:
     return provider
 
 
-class NetworkLearner:
+class NetworkLearner(ABC):
     """What all learners of networks share: build from a stream, train, wrap.
 
     Every fit starts from new weights. Continuing from the last round's saves time and costs
@@ -277,9 +278,9 @@ class NetworkLearner:
         """What `build` makes of each seed, where it can measuring the inputs once."""
         return [self.build(inputs, classes, seed) for seed in seeds]
 
+    @abstractmethod
     def empty(self, item_shape: tuple[int, ...], classes: int, seed: int = 0) -> nn.Module:
         """A new network before it has seen any data, to load weights into."""
-        raise NotImplementedError(f"{type(self).__name__} must make a network")
 
     def looks(self, item_shape: tuple[int, ...]) -> Looks:
         """How minibatches are changed at random; not at all by default."""
