@@ -10,19 +10,8 @@ from pathlib import Path
 from perf.common import machine, table
 
 MODULES = (
-    *(
-        "imports",
-        "select",
-        "fit",
-        "encode",
-        "images",
-        "training",
-        "many",
-        "kmeans",
-        "kernels",
-        "coverage",
-    ),
-    *("imagenet", "ray", "scale", "strategies"),
+    *("imports", "select", "fit", "encode", "images", "training", "many", "kmeans", "kernels"),
+    *("coverage", "imagenet", "ray", "scale", "strategies"),
 )
 
 
@@ -30,7 +19,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(MODULES)}; all by default")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
-    parser.add_argument("--out", type=Path, help="also write the tables to this Markdown file")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="write the tables to this Markdown file too; what it holds by hand is lost",
+    )
     given = parser.parse_args()
     command = "python -m perf " + " ".join(sys.argv[1:])
     parts = [f"# Speed\n\nMade by `{command.strip()}` on {machine()}.\n"]
