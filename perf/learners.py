@@ -250,7 +250,8 @@ def _gpu(found: Mapping[str, list[Record]]) -> list[str]:
     methods = " and ".join(f"{method} for {epochs} epochs" for method, epochs in sizes.methods)
     rows = [
         {
-            "what": f"CIFAR-10, ResNet-18 from scratch, {sizes.full_epochs} epochs, 3 seeds",
+            "what": f"CIFAR-10, ResNet-18 from scratch, {sizes.full_epochs} epochs, "
+            f"{SEEDS['scratch']} seeds",
             "aim": "94 % of test images, and its seconds",
             "found": _scratch(found["scratch"]),
             "command": f"`{start} scratch`",
@@ -263,8 +264,8 @@ def _gpu(found: Mapping[str, list[Record]]) -> list[str]:
         },
         {
             "what": f"Curves on the frozen embeddings of {sizes.methods[0][0]}, "
-            f"{sizes.batch} to {sizes.batch * (sizes.rounds + 1):,} labels, 5 seeds: "
-            f"{STRATEGIES.replace(',', ', ')}",
+            f"{sizes.batch} to {sizes.batch * (sizes.rounds + 1):,} labels, "
+            f"{SEEDS['curves']} seeds: {STRATEGIES.replace(',', ', ')}",
             "aim": "areas less random's",
             "found": _curves(found["curves"]),
             "command": f"`{start} curves`",
