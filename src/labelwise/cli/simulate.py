@@ -162,6 +162,7 @@ def simulate(
     learner_options = parse_pairs(learner_option or [], "--learner-option")
     encoder_options = parse_pairs(encoder_option or [], "--encoder-option")
     known = _evidence(evidence or [])
+    group = _group(together)
     chosen = check_device(device)
 
     from labelwise.learners import (
@@ -193,7 +194,7 @@ def simulate(
         full=budget.full,
         primary=primary,
         ood=[name.strip() for name in ood.split(",")] if ood else (),
-        together=_group(together),
+        together=group,
         encoder=_on(
             chosen, make_encoder, budget.encoder or default_encoder(opened.kind), encoder_options
         ),
