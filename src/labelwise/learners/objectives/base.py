@@ -114,12 +114,13 @@ Losses = Tensor | Mapping[str, Tensor]
 class Objective(nn.Module):
     """The base of every objective.
 
-    A subclass writes ``forward``, whose parameters are among `INPUTS`, and `signature`. A
-    parameter ``labeled=None`` is left out where nothing is labeled.
+    A subclass writes ``forward``, whose parameters are among `INPUTS`, and its `name` or a
+    `signature`. A parameter ``labeled=None`` is left out where nothing is labeled.
 
     A learner never trains the instance it was given: every fit works on a copy.
 
     Attributes:
+        name: what it is called in a `signature`.
         learns_labels: whether it teaches the network the labels, which one objective of a sum
             does; None does not say.
         guesses_labels: whether it gives unlabeled rows labels that the network guesses, which
@@ -127,6 +128,7 @@ class Objective(nn.Module):
         gives: names of the evidence that `evidence` gives; one objective of a sum for each.
     """
 
+    name = ""
     learns_labels: bool | None = None
     guesses_labels: bool = False
     gives: tuple[str, ...] = ()
@@ -165,8 +167,14 @@ class Objective(nn.Module):
         return {}
 
     def signature(self) -> dict[str, Any]:
-        """The objective's name and options as JSON-able values."""
-        raise NotImplementedError(f"{type(self).__name__} must say its name and options")
+        """The objective's name and options as JSON-able values.
+
+        By default they are `name` and the attributes that its constructor's parameters name.
+        """
+        if not self.name:
+            raise NotImplementedError(f"{type(self).__name__} must say its name and options")
+        options = inspect.signature(type(self)).parameters
+        return {"name": self.name} | {option: getattr(self, option) for option in options}
 
 
 def wanted_inputs(objective: Objective) -> tuple[str, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -68,7 +66,3 @@ class FixMatch(Objective):
         sure = self.sure(probs, unlabeled.rows)
         losses = F.cross_entropy(strong.logits.float(), probs.argmax(1), reduction="none")
         return self.weight * (losses * sure).mean(), sure
-
-    def signature(self) -> dict[str, Any]:
-        """Name and options."""
-        return {"name": self.name, "threshold": self.threshold, "weight": self.weight}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from labelwise.learners.objectives.base import Objective, Step
@@ -43,6 +41,7 @@ class JointEntropy(Objective):
         Learning by Entropy Minimization", NeurIPS 2004.
     """
 
+    name = "joint_entropy"
     learns_labels = False
 
     def __init__(self, *, weight: float = 0.1, warmup: float = 0.0) -> None:
@@ -56,7 +55,3 @@ class JointEntropy(Objective):
         """The loss, a single number."""
         labeled.together(unlabeled)
         return self.weight * ramp(step, self.warmup) * mean_entropy(unlabeled.logits)
-
-    def signature(self) -> dict[str, Any]:
-        """Name and options."""
-        return {"name": "joint_entropy", "weight": self.weight, "warmup": self.warmup}

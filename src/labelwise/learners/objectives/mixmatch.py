@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -51,6 +49,7 @@ class MixMatch(Objective):
         2019, algorithm 1 and equations 2 to 5.
     """
 
+    name = "mixmatch"
     learns_labels = True
     guesses_labels = True
 
@@ -94,14 +93,3 @@ class MixMatch(Objective):
         supervised = soft_cross_entropy(logits[:known], targets[:known]).mean()
         apart = (logits[known:].softmax(1) - targets[known:]).square().mean()
         return supervised + self.weight * ramp(step, self.warmup) * apart
-
-    def signature(self) -> dict[str, Any]:
-        """Name and options."""
-        return {
-            "name": "mixmatch",
-            "weight": self.weight,
-            "looks": self.looks,
-            "temperature": self.temperature,
-            "beta": self.beta,
-            "warmup": self.warmup,
-        }

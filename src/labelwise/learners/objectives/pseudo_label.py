@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -42,6 +40,7 @@ class PseudoLabel(Objective):
         and warm-up are TorchSSL's.
     """
 
+    name = "pseudo_label"
     learns_labels = False
     guesses_labels = True
 
@@ -77,13 +76,3 @@ class PseudoLabel(Objective):
         probs = logits.detach().softmax(1)
         losses = F.cross_entropy(logits, probs.argmax(1), reduction="none")
         return self.weight * ramp(step, self.warmup) * (losses * self.sure(probs)).mean()
-
-    def signature(self) -> dict[str, Any]:
-        """Name and options."""
-        return {
-            "name": "pseudo_label",
-            "threshold": self.threshold,
-            "max_entropy": self.max_entropy,
-            "weight": self.weight,
-            "warmup": self.warmup,
-        }

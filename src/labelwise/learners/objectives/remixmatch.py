@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -70,6 +68,7 @@ class ReMixMatch(Objective):
 
     recent: Tensor
     wanted: Tensor
+    name = "remixmatch"
     learns_labels = True
     guesses_labels = True
 
@@ -151,12 +150,6 @@ class ReMixMatch(Objective):
         inputs = turned(view.inputs, self._first)[places]
         embeddings = view.through(inputs, still=True)[1]
         return F.cross_entropy(self.turned(embeddings).float(), turns)
-
-    def signature(self) -> dict[str, Any]:
-        """Name and options."""
-        names = ("strong", "mixed", "unmixed", "rotation", "temperature", "beta", "shares")
-        options = {name: getattr(self, name) for name in (*names, "warmup")}
-        return {"name": "remixmatch", **options}
 
 
 def _lies_first(item_shape: tuple[int, ...]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -28,17 +27,11 @@ class SelfSupervised(Objective):
         weight: > 0, what the loss is multiplied by, for the sum with other objectives.
     """
 
-    name = ""
     learns_labels = False
 
     def __init__(self, weight: float) -> None:
         super().__init__()
         self.weight = positive("weight", weight)
-
-    def signature(self) -> dict[str, Any]:
-        """Name and options."""
-        options = inspect.signature(type(self)).parameters
-        return {"name": self.name} | {option: getattr(self, option) for option in options}
 
     def look(self, number: int, unlabeled: View, labeled: View | None) -> Tensor:
         """(n, D) embeddings of one distorted view of all rows, with gradient.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +73,7 @@ class TemporalDiscrepancy(Objective):
         Discrepancy", ICCV 2021, equation 9, and the authors' code.
     """
 
+    name = "tod"
     learns_labels = False
 
     def __init__(
@@ -124,7 +124,3 @@ class TemporalDiscrepancy(Objective):
         """Move the average."""
         assert self._average is not None
         self._average.update(network)
-
-    def signature(self) -> dict[str, Any]:
-        """Name and options."""
-        return {"name": "tod", "weight": self.weight, "form": self.form, "decay": self.decay}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,7 @@ class VariationalAdversarial(Objective):
         the rows it is surest are labeled; that picks by chance.)
     """
 
+    name = "vaal"
     learns_labels = False
     gives = ("latent_discriminator",)
 
@@ -172,16 +173,3 @@ class VariationalAdversarial(Objective):
             return model.per_row(inputs, lambda given, logits, embeddings: self.beliefs(given))
 
         return {"latent_discriminator": latent_discriminator}
-
-    def signature(self) -> dict[str, Any]:
-        """Name and options."""
-        return {
-            "name": "vaal",
-            "beta": self.beta,
-            "adversarial": self.adversarial,
-            "divergence": self.divergence,
-            "latent": self.latent,
-            "width": self.width,
-            "hidden": self.hidden,
-            "learning_rate": self.learning_rate,
-        }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,7 @@ class Wasserstein(Objective):
         and Training", AISTATS 2020.
     """
 
+    name = "waal"
     learns_labels = False
     gives = ("critic",)
 
@@ -153,14 +154,3 @@ class Wasserstein(Objective):
             )
 
         return {"critic": critic}
-
-    def signature(self) -> dict[str, Any]:
-        """Name and options."""
-        return {
-            "name": "waal",
-            "weight": self.weight,
-            "balance": self.balance,
-            "bounded": self.bounded,
-            "penalty": self.penalty,
-            "learning_rate": self.learning_rate,
-        }
