@@ -189,10 +189,9 @@ class _Work:
         self.trained: tuple[Objective, ...] = ()
         self.classes = max(2, len(data.classes))
         self.network = learner.build(inputs, self.classes, derive(seed, "weights"))
-        labels = torch.from_numpy(data.labels)
+        self.labels = labels = torch.from_numpy(data.labels)
         known = (labels >= 0).nonzero()[:, 0]
         self.voting, self.looked_at = _evenly(known, VOTING), _evenly(known, LOOKED_AT)
-        self.labels = labels
         self.labeled = len(known) > 1 and len(labels[known].unique()) > 1
         if not self.labeled:
             self.looked_at = _evenly(torch.arange(len(inputs)), LOOKED_AT)
@@ -234,7 +233,7 @@ class _Work:
             self.measure()
             look = time.perf_counter() - since
         share = (len(self.voting) + len(self.asked)) / max(1, len(self.looked_at))
-        end = look * (1 + (share if len(self.asked) else 0)) + save
+        end = (look * share if len(self.asked) else 0.0) + save
         steps = -(-len(self.inputs) // self._step_rows)
         start = time.perf_counter() - began + max(0.0, first - step)
         return Costs(start, steps * step, look + save, end)
@@ -275,13 +274,13 @@ class _Work:
         if first:
             _cut(log, folder / STATE)
         began: list[Passed] = []
+        looked: dict[str, float] = {}
 
         def hear(passed: Passed) -> None:
-            if not first:
-                return
             began.append(passed)
             look = passed.epoch % every == 0 or passed.epoch == passed.epochs
             found = self.measure() if look else {}
+            looked.update(found)
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**passed._asdict(), **found}) + "\n")
             if listener is not None:
@@ -292,9 +291,10 @@ class _Work:
                 listener(Looked(passed, each * (passed.epochs - passed.epoch), found))
 
         checkpoint = Checkpoint(folder / STATE, every, {"pretraining": made_by})
-        trained = self._train(self.network, epochs, checkpoint=checkpoint, listener=hear)
-        history, self.trained = trained
-        found = self.measure() | self.measure_test()
+        history, self.trained = self._train(
+            self.network, epochs, checkpoint=checkpoint, listener=hear if first else None
+        )
+        found = (looked or self.measure()) | self.measure_test()  # no look: broken off at the end
         return Pretraining(
             folder,
             len(history.losses),
