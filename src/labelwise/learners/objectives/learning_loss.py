@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from labelwise.errors import InputError, nearest
 from labelwise.learners.networks import build_empty, hidden_layers
 from labelwise.learners.objectives.base import Objective, Setting, Step
+from labelwise.learners.objectives.self_supervision import count
 from labelwise.learners.objectives.views import View
 
 if TYPE_CHECKING:
@@ -113,9 +114,8 @@ class LearningLoss(Objective):
                 raise InputError(f"{name} must be a number >= 0, got {value}")
         if not 0 <= detach <= 1:
             raise InputError(f"detach must be in [0, 1], got {detach}")
-        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-            raise InputError(f"width must be a whole number >= 1, got {width!r}")
-        self.weight, self.margin, self.detach, self.width = weight, margin, detach, width
+        self.weight, self.margin, self.detach = weight, margin, detach
+        self.width = count("width", width)
         self.names = tuple(layers.split(",") if isinstance(layers, str) else layers)
         self._layers: tuple[nn.Module, ...] = ()
 

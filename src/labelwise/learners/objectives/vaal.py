@@ -18,6 +18,7 @@ from labelwise.learners.objectives.autoencoders import (
     VectorAutoencoder,
 )
 from labelwise.learners.objectives.base import NETWORK, Objective, Player, Setting, adam_player
+from labelwise.learners.objectives.self_supervision import count
 from labelwise.learners.objectives.views import View
 
 if TYPE_CHECKING:
@@ -96,8 +97,7 @@ class VariationalAdversarial(Objective):
         if divergence not in _REDUCTIONS:
             raise InputError(f"divergence must be one of {', '.join(_REDUCTIONS)}: {divergence!r}")
         for name, size in (("latent", latent), ("width", width), ("hidden", hidden)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise InputError(f"{name} must be a whole number >= 1, got {size!r}")
+            count(name, size)
         if not 0 < learning_rate < float("inf"):
             raise InputError(f"learning_rate must be positive, got {learning_rate}")
         self.beta, self.adversarial, self.divergence = beta, adversarial, divergence
