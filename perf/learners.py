@@ -43,7 +43,8 @@ from perf.learners_runs import (
 PAGE = Path("docs/results/learners.md")
 ABOUT = (
     "Accuracies are on test images, in percent. Intervals are of mean differences, paired, 95 %; "
-    "p is of the paired t test, corrected by Holm within a table."
+    "p is of the paired t test, corrected by Holm within a table. `python -m perf.learners "
+    "runs/learners` makes this page of the journals that the commands below leave."
 )
 NOT_RUN = "*not run*"
 SEEDS = {"objectives": 5, "pretraining": 2, "scratch": 3, "neighbors": 1, "curves": 5}
@@ -83,7 +84,7 @@ def _records(path: Path) -> list[Record]:
 
 def _made(records: Sequence[Record]) -> str:
     lines = (f"`{r['command']}` on {r['machine']}" for r in find(records, kind="session"))
-    return f"Made by {'; '.join(dict.fromkeys(lines)) or 'a run that is not finished'}."
+    return f"Measured by {'; '.join(dict.fromkeys(lines)) or 'a run that is not finished'}."
 
 
 def _objectives(records: list[Record]) -> list[str]:

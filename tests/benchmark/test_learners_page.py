@@ -107,7 +107,7 @@ def test_a_page_can_be_made_at_any_moment(made, tmp_path, part):
         text = learners.page(tmp_path)
     other = "## Minutes" if part == "objectives" else "## What unlabeled"
     assert other in text
-    assert text.count("Made by `python -m perf.learners") == 1
+    assert text.count("Measured by `python -m perf.learners") == 1
 
 
 def test_other_sizes_in_a_folder_are_refused(made, monkeypatch):
